@@ -1,0 +1,3 @@
+module modelwright.dev/devcluster/pause
+
+go 1.26.0
