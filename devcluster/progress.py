@@ -57,6 +57,10 @@ class StepFailed(Exception):  # noqa: N818 - it reads as what happened
         return "\n".join(lines)
 
 
+class Hopeless(StepFailed):
+    """What is waited for cannot come any more."""
+
+
 def telling_line(output: str) -> str:
     """The line of a command's output that tells best why it failed: a stated cause, else the last line."""
     lines = [line.strip() for line in output.splitlines() if line.strip()]
@@ -263,13 +267,16 @@ def run(
 
 
 def wait_for(what: str, check: Callable[[], object], *, seconds: float, every: float = 0.2, log: Path | None = None) -> None:
-    """Waits until `check` returns something true; an exception counts as not yet, and its text ends in the failure."""
+    """Waits until `check` returns something true. An exception counts as not yet, and its text ends in the failure;
+    `Hopeless` ends the wait at once."""
     deadline = time.monotonic() + seconds
     last = ""
     while True:
         try:
             if check():
                 return
+        except Hopeless:
+            raise
         except Exception as error:  # noqa: BLE001 - any failure of a check means "not yet"
             last = telling_line(str(error))
         if time.monotonic() > deadline:

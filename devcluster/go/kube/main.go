@@ -30,8 +30,9 @@ import (
 
 // components maps a component's name to its main; each is what that component's own main.go does.
 var components = map[string]func(){
-	"etcd":    func() { etcdmain.Main(os.Args) },
-	"coredns": coremain.Run,
+	"etcd":       func() { etcdmain.Main(os.Args) },
+	"coredns":    coremain.Run,
+	"gpu-plugin": gpuPlugin,
 	"kubectl": func() {
 		if err := cli.RunNoErrOutput(kubectl.NewDefaultKubectlCommand()); err != nil {
 			kubectlutil.CheckErr(err)

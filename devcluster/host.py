@@ -1,0 +1,167 @@
+"""What a cluster changes on the host, and how all of it is taken back: a bridge, routes, cgroups, a few sysctls.
+
+Everything else that a cluster makes lives in namespaces that end with its processes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+from devcluster.config import MAX_NODES, Cluster, Node
+from devcluster.progress import run
+
+CGROUPS = Path("/sys/fs/cgroup")
+# The kubelet sets these for the whole machine when it starts.
+KUBELET_SYSCTLS = (
+    "vm/overcommit_memory",
+    "vm/panic_on_oom",
+    "kernel/panic",
+    "kernel/panic_on_oops",
+    "kernel/keys/root_maxkeys",
+    "kernel/keys/root_maxbytes",
+)
+# Mount points that a node covers with folders of its own.
+COVERED = tuple(Path(path) for path in ("/var/lib/kubelet", "/var/lib/cni", "/var/log/containers"))
+
+
+def ip(*words: object) -> str:
+    return run(["ip", *(str(word) for word in words)])
+
+
+def link_exists(name: str) -> bool:
+    return Path("/sys/class/net", name).exists()
+
+
+def make_bridge(cluster: Cluster) -> None:
+    """The cluster's bridge with the control plane's address, and a route to the Services through the first node."""
+    if not link_exists(cluster.bridge):
+        ip("link", "add", "name", cluster.bridge, "type", "bridge", "forward_delay", 0)
+    ip("address", "replace", f"{cluster.address}/{cluster.bridge_range.prefixlen}", "dev", cluster.bridge)
+    ip("link", "set", cluster.bridge, "up")
+    first = cluster.node(0)
+    ip("route", "replace", cluster.service_range, "via", first.address, "dev", cluster.bridge)
+
+
+def route_pods(cluster: Cluster, node: Node) -> None:
+    ip("route", "replace", node.pods, "via", node.address, "dev", cluster.bridge)
+
+
+def unroute_pods(cluster: Cluster, node: Node) -> None:
+    subprocess.run(
+        ["ip", "route", "delete", str(node.pods), "dev", cluster.bridge], check=False, capture_output=True
+    )
+
+
+def remove_links(cluster: Cluster) -> None:
+    """Routes go with their links."""
+    for name in [*(cluster.node(index).host_link for index in range(MAX_NODES)), cluster.bridge]:
+        if link_exists(name):
+            subprocess.run(["ip", "link", "delete", name], check=False, capture_output=True)
+
+
+def routes() -> list[tuple[str, str]]:
+    """Destination and device of each IPv4 route."""
+    listed = json.loads(subprocess.run(["ip", "-json", "-4", "route"], capture_output=True, text=True, check=True).stdout)
+    return [(route["dst"], route.get("dev", "")) for route in listed]
+
+
+def _hierarchies() -> Iterator[Path]:
+    """The root of each cgroup hierarchy: one of version 2, or one for each controller of version 1."""
+    if (CGROUPS / "cgroup.controllers").exists():
+        yield CGROUPS
+        return
+    for path in sorted(CGROUPS.iterdir()):
+        if path.is_dir() and not path.is_symlink() and (path / "cgroup.procs").exists():
+            yield path
+
+
+def make_cgroups(path: str) -> None:
+    """The cgroup `path` in each hierarchy, as the kubelet expects to find its root. Children of a cpuset group of
+    version 1 start with no processors and no memory; children of a version 2 group with no controllers."""
+    for hierarchy in _hierarchies():
+        group = hierarchy
+        for part in Path(path).parts:
+            parent, group = group, group / part
+            group.mkdir(exist_ok=True)
+            for setting in ("cpuset.cpus", "cpuset.mems"):
+                if (group / setting).exists() and (hierarchy / "cpuset.sched_load_balance").exists():
+                    if not (group / setting).read_text().strip():
+                        (group / setting).write_text((parent / setting).read_text())
+            if (parent / "cgroup.subtree_control").exists():
+                available = (parent / "cgroup.controllers").read_text().split()
+                with contextlib.suppress(OSError):
+                    (parent / "cgroup.subtree_control").write_text(" ".join(f"+{name}" for name in available))
+        if (group / "cgroup.subtree_control").exists():
+            available = (group / "cgroup.controllers").read_text().split()
+            with contextlib.suppress(OSError):
+                (group / "cgroup.subtree_control").write_text(" ".join(f"+{name}" for name in available))
+
+
+def remove_cgroups(path: str) -> list[Path]:
+    """Removes the cgroup `path` and all below it, and its parents where they are empty; returns what could not be
+    removed (a group that still holds a process)."""
+    left = []
+    for hierarchy in _hierarchies():
+        top = hierarchy / path
+        if top.exists():
+            for folder, _, _ in os.walk(top, topdown=False):
+                try:
+                    Path(folder).rmdir()
+                except FileNotFoundError:
+                    continue
+                except OSError:
+                    left.append(Path(folder))
+        parent = top.parent
+        while parent != hierarchy:
+            with contextlib.suppress(OSError):
+                parent.rmdir()
+            parent = parent.parent
+    return left
+
+
+def cgroup_processes(path: str) -> set[int]:
+    """The processes in the cgroup `path` and below it, in any hierarchy."""
+    found: set[int] = set()
+    for hierarchy in _hierarchies():
+        for folder, _, files in os.walk(hierarchy / path):
+            if "cgroup.procs" in files:
+                with contextlib.suppress(OSError):
+                    found.update(int(pid) for pid in Path(folder, "cgroup.procs").read_text().split())
+    return found
+
+
+def read_sysctls() -> dict[str, str]:
+    return {
+        name: (Path("/proc/sys") / name).read_text().strip()
+        for name in KUBELET_SYSCTLS
+        if (Path("/proc/sys") / name).exists()
+    }
+
+
+def restore_sysctls(values: dict[str, str]) -> None:
+    for name, value in values.items():
+        path = Path("/proc/sys") / name
+        with contextlib.suppress(OSError):
+            if path.read_text().strip() != value:
+                path.write_text(value)
+
+
+def make_covered() -> list[str]:
+    """Makes the mount points that are not there, and returns which it made."""
+    made = []
+    for path in COVERED:
+        if not path.exists():
+            path.mkdir(parents=True)
+            made.append(str(path))
+    return made
+
+
+def remove_covered(made: list[str]) -> None:
+    for path in made:
+        with contextlib.suppress(OSError):
+            Path(path).rmdir()
