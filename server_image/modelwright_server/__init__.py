@@ -1,0 +1,1 @@
+"""The model server: the Open Inference Protocol over ONNX Runtime."""
