@@ -1,0 +1,206 @@
+"""buildah, as this project uses it: builds in a chroot (so without a daemon, and inside a container), with uv and its
+cache mounted instead of installed.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+import shutil
+import ssl
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from dev.oci import Json, Layer, digest_of
+from devcluster.packages import ensure_packages
+from devcluster.progress import Step, StepFailed, Steps, cache_home, run
+
+ROOT = Path(__file__).parent.parent
+PREFIX = "localhost/modelwright"
+# zstd's first level: 5 GB of CUDA libraries get 3 % smaller at the default level, and take three times as long.
+COMPRESSION = ("--compression-format", "zstd", "--compression-level", "1")
+_MOUNTED = "/mnt/build"
+_MOUNTED_CACHE = "/mnt/uv-cache"
+# Where this machine's uv gets packages from; what is set here holds inside the builds too.
+_PASSED_ON = (
+    "UV_DEFAULT_INDEX", "UV_INDEX", "UV_INDEX_URL", "UV_EXTRA_INDEX_URL", "UV_INDEX_STRATEGY", "UV_INSECURE_HOST",
+    "UV_HTTP_TIMEOUT", "UV_CONCURRENT_DOWNLOADS",
+)  # fmt: skip
+
+
+def images_home() -> Path:
+    return cache_home() / "images"
+
+
+def log_path() -> Path:
+    return cache_home() / "logs" / "images.log"
+
+
+def buildah(*words: str | Path, on_line: Callable[[str], None] | None = None, timeout: float | None = None) -> str:
+    return run(["buildah", *words], log=log_path(), on_line=on_line, timeout=timeout)
+
+
+def ensure_buildah(steps: Steps) -> None:
+    ensure_packages(steps, ("buildah",))
+
+
+def has_image(reference: str) -> bool:
+    try:
+        buildah("inspect", "--type", "image", "--format", "{{.FromImageID}}", reference)
+    except StepFailed:
+        return False
+    return True
+
+
+def follow(step: Step) -> Callable[[str], None]:
+    """Notes the build's current instruction on `step`."""
+
+    def note(line: str) -> None:
+        if line.startswith("STEP ") or "STEP " in line[:12]:
+            step.note(re.sub(r"\s+", " ", line)[:70])
+
+    return note
+
+
+def machine_certificates() -> Path | None:
+    """The certificates that this machine trusts, as one file; None where there is no such file."""
+    for named in (
+        os.environ.get("SSL_CERT_FILE"),
+        ssl.get_default_verify_paths().cafile,
+        "/etc/ssl/certs/ca-certificates.crt",
+    ):
+        if named and Path(named).is_file():
+            return Path(named)
+    return None
+
+
+def uv_binary() -> Path:
+    """uv's own binary: what PATH finds may be a script of a version manager, which means nothing inside a build."""
+    found = shutil.which("uv")
+    if found is None:
+        raise StepFailed("uv: not installed", remedy="install uv (pip install uv), then try again")
+    try:
+        said = run(
+            ["uv", "run", "--no-project", "--no-python-downloads", "python", "-c", "import os; print(os.environ['UV'])"]
+        )
+    except StepFailed:
+        said = ""
+    for candidate in (Path(said.strip().splitlines()[-1]) if said.strip() else None, Path(found).resolve()):
+        if candidate and candidate.is_file():
+            with candidate.open("rb") as binary:
+                if binary.read(4) == b"\x7fELF":
+                    return candidate
+    raise StepFailed(f"uv: {found} is no binary for Linux", remedy="install uv (pip install uv), then try again")
+
+
+def settings(environment: Mapping[str, str], *, certificates: bool, configuration: bool) -> str:
+    """The shell lines that a build reads before it calls uv. They are mounted, not written in the image: an index's
+    address may hold a password."""
+    values = {
+        "PATH": f"{_MOUNTED}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+        "VIRTUAL_ENV": "/opt/venv",
+        "UV_CACHE_DIR": _MOUNTED_CACHE,
+        "UV_LINK_MODE": "copy",
+        "UV_PYTHON_DOWNLOADS": "never",
+        "PYC_INVALIDATION_MODE": "UNCHECKED_HASH",
+    }
+    if certificates:
+        values["SSL_CERT_FILE"] = f"{_MOUNTED}/certificates.pem"
+    if configuration:
+        values["UV_CONFIG_FILE"] = f"{_MOUNTED}/uv.toml"
+    values |= {name: environment[name] for name in _PASSED_ON if environment.get(name)}
+    return "".join(f"export {name}={shlex.quote(value)}\n" for name, value in values.items())
+
+
+def _prepare_mounts(into: Path) -> list[str]:
+    """Fills the folder that is mounted into builds; returns buildah's options for it and uv's cache."""
+    shutil.copy2(uv_binary(), into / "uv")
+    certificates = machine_certificates()
+    if certificates:
+        shutil.copy(certificates, into / "certificates.pem")
+    configured = Path(os.environ.get("UV_CONFIG_FILE") or Path.home() / ".config" / "uv" / "uv.toml")
+    if configured.is_file():
+        shutil.copy(configured, into / "uv.toml")
+    text = settings(os.environ, certificates=bool(certificates), configuration=configured.is_file())
+    (into / "env").touch(0o600)
+    (into / "env").write_text(text)
+    uv_cache = Path(run([into / "uv", "cache", "dir"]).strip())
+    uv_cache.mkdir(parents=True, exist_ok=True)
+    return ["-v", f"{into}:{_MOUNTED}:ro", "-v", f"{uv_cache}:{_MOUNTED_CACHE}:rw"]
+
+
+def build(
+    dockerfile: str,
+    reference: str,
+    *,
+    target: str = "",
+    arguments: Mapping[str, str] | None = None,
+    layers: bool = True,
+    mounts: bool = True,
+    options: tuple[str, ...] = (),
+    step: Step,
+) -> None:
+    """Builds stage `target` ("" for the last) of the Dockerfile at `ROOT/dockerfile` as `reference`. With `layers` each
+    instruction's result is kept for the next build."""
+    images_home().mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=images_home(), prefix="build-") as folder:
+        mounted = _prepare_mounts(Path(folder)) if mounts else []
+        buildah(
+            "bud", "--isolation", "chroot", f"--layers={str(layers).lower()}", "--format", "oci", "--pull-never",
+            *(("--target", target) if target else ()),
+            *(word for name, value in (arguments or {}).items() for word in ("--build-arg", f"{name}={value}")),
+            *mounted, *options, "-t", reference, "-f", ROOT / dockerfile, ROOT,
+            on_line=follow(step),
+        )  # fmt: skip
+
+
+def push(source: str, repository: str, tag: str, address: str, *, insecure: bool) -> None:
+    """Pushes an image; layers that buildah knows to be in that registry are asked for, and not compressed again."""
+    verify = f"--tls-verify={str(not insecure).lower()}"
+    buildah(
+        "push", "--quiet", "--format", "oci", *COMPRESSION, verify, source, f"docker://{address}/{repository}:{tag}"
+    )
+
+
+def only_layer(reference: str) -> Layer:
+    """The layer of an image that has just one."""
+    images_home().mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=images_home(), prefix="layer-") as folder:
+        layout = Path(folder)
+        buildah("push", "--quiet", "--format", "oci", *COMPRESSION, reference, f"oci:{layout}:layer")
+
+        def blob(digest: str) -> bytes:
+            return (layout / "blobs" / digest.replace(":", "/")).read_bytes()
+
+        manifest = _document(blob(_document((layout / "index.json").read_bytes())["manifests"][0]["digest"]))
+        config = _document(blob(manifest["config"]["digest"]))
+        (described,) = manifest["layers"]
+        (diff_id,) = config["rootfs"]["diff_ids"]
+        content = blob(described["digest"])
+    if digest_of(content) != described["digest"]:
+        raise StepFailed(
+            f"{reference}: its layer is damaged in buildah's storage", remedy="run buildah rmi --all, then try again"
+        )
+    return Layer(content, described["mediaType"], diff_id)
+
+
+def _document(content: bytes) -> Json:
+    parsed: Json = json.loads(content)
+    return parsed
+
+
+def remove(reference: str) -> None:
+    """Removes an image; one that is in use or gone already is no failure, since nothing depends on its absence."""
+    try:
+        buildah("rmi", reference)
+    except StepFailed:
+        return
+
+
+def images_of(repository: str) -> list[str]:
+    """The references of the images that buildah has of PREFIX/repository."""
+    listed = buildah("images", "--noheading", "--format", "{{.Name}}:{{.Tag}}")
+    return [line for line in listed.split() if line.startswith(f"{PREFIX}/{repository}:")]
