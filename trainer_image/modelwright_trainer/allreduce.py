@@ -16,7 +16,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from modelwright_trainer.outcome import Failed, output_place, report, write_output
-from modelwright_trainer.rendezvous import Rendezvous, await_address, interface_of, local_address
+from modelwright_trainer.rendezvous import Rendezvous, await_master, interface_of, local_address
 
 if TYPE_CHECKING:
     import torch
@@ -35,7 +35,7 @@ def check(meeting: Rendezvous, output: str | None) -> None:
     if output:
         output_place(output)  # a wrong address is said now, not after the others have been waited for
     began = time.monotonic()
-    master = await_address(meeting)
+    master = await_master(meeting)
     own = local_address(master, meeting.master_port)
     interface = interface_of(own)
     if interface:
@@ -86,7 +86,7 @@ def _run(meeting: Rendezvous, master: str) -> dict[str, Any]:
         )
         hosts: list[Any] = [None] * meeting.world_size
         dist.all_gather_object(hosts, socket.gethostname())
-        measured = [_measure(size, meeting, device) for size in SIZES]
+        sums, measured = zip(*(_measure(size, meeting, device) for size in SIZES), strict=True)
         dist.barrier()
     except RuntimeError as error:
         raise Failed("AllReduceFailed", f"rank {meeting.rank}: {_first_line(error)}") from error
@@ -96,12 +96,12 @@ def _run(meeting: Rendezvous, master: str) -> dict[str, Any]:
     return {
         "worldSize": meeting.world_size,
         "rank": meeting.rank,
-        "sum": expected_sum(meeting.world_size),
+        "sum": sums[-1],
         "backend": "nccl" if cuda else "gloo",
         "hosts": hosts,
         "seconds": measured[-1]["seconds"],
         "bytesPerSecond": measured[-1]["bytesPerSecond"],
-        "sizes": measured,
+        "sizes": list(measured),
         "torch": torch.__version__,
     }
 
@@ -125,13 +125,15 @@ def _await_ranks(store: Any, meeting: Rendezvous, deadline: float) -> None:
             time.sleep(0.1)
 
 
-def _measure(size: int, meeting: Rendezvous, device: torch.device) -> dict[str, Any]:
-    """The median time of an all-reduce of `size` bytes of float32. Raises Failed where an entry of a sum is wrong."""
+def _measure(size: int, meeting: Rendezvous, device: torch.device) -> tuple[int, dict[str, Any]]:
+    """An entry of the sums, all of which are equal, and the median time of an all-reduce of `size` bytes of float32.
+    Raises Failed where an entry is not what it must be."""
     import torch
     import torch.distributed as dist
 
     expected = expected_sum(meeting.world_size)
-    seconds = []
+    seconds: list[float] = []
+    reduced = 0
     for attempt in range(REPEATS + 1):
         tensor = torch.full((size // 4,), float(meeting.rank + 1), dtype=torch.float32, device=device)
         dist.barrier()
@@ -141,6 +143,7 @@ def _measure(size: int, meeting: Rendezvous, device: torch.device) -> dict[str, 
             torch.cuda.synchronize()
         if attempt:  # the first sets up connections
             seconds.append(time.perf_counter() - began)
+        reduced = int(tensor[0].item())
         wrong = int((tensor != expected).sum())
         if wrong:
             raise Failed(
@@ -149,7 +152,7 @@ def _measure(size: int, meeting: Rendezvous, device: torch.device) -> dict[str, 
                 f" (the first: {tensor[tensor != expected][0].item()})",
             )
     median = statistics.median(seconds)
-    return {"bytes": size, "seconds": round(median, 6), "bytesPerSecond": round(size / median)}
+    return reduced, {"bytes": size, "seconds": round(median, 6), "bytesPerSecond": round(size / median)}
 
 
 def _first_line(error: BaseException) -> str:

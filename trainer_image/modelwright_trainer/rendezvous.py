@@ -17,6 +17,7 @@ from modelwright_trainer.outcome import Failed
 
 _SIOCGIFADDR = 0x8915
 _LOOK_EVERY_SECONDS = 0.5
+_CONNECT_SECONDS = 5.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,26 +35,49 @@ def _resolve(host: str, port: int) -> str:
     return str(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][4][0])
 
 
-def await_address(
+def _connect(address: str, port: int) -> None:
+    with socket.create_connection((address, port), timeout=_CONNECT_SECONDS):
+        return
+
+
+def await_master(
     meeting: Rendezvous,
     *,
     resolve: Callable[[str, int], str] = _resolve,
+    connect: Callable[[str, int], None] = _connect,
     now: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], None] = time.sleep,
 ) -> str:
-    """Rank 0's IP address, as soon as DNS has it. Raises Failed after the rendezvous' timeout."""
+    """Rank 0's IP address, as soon as DNS has it and, for the other ranks, rank 0 listens there. The name is looked up
+    again each time: a restarted pod has another address. Raises Failed after the rendezvous' timeout."""
     deadline = now() + meeting.timeout
     while True:
+        address = ""
         try:
-            return resolve(meeting.master_addr, meeting.master_port)
+            address = resolve(meeting.master_addr, meeting.master_port)
+            if meeting.rank > 0:
+                connect(address, meeting.master_port)
         except OSError as error:
             if now() >= deadline:
-                raise Failed(
-                    "MasterNotFound",
-                    f"rank {meeting.rank}: {meeting.master_addr} has no address in {meeting.timeout:.0f} s ({error});"
-                    " is rank 0's pod running, and does its headless Service publish not-ready addresses?",
-                ) from error
+                raise _not_found(meeting, address, error) from error
             sleep(_LOOK_EVERY_SECONDS)
+        else:
+            return address
+
+
+def _not_found(meeting: Rendezvous, address: str, error: OSError) -> Failed:
+    who = f"rank {meeting.rank}: {meeting.master_addr}"
+    if address:
+        return Failed(
+            "MasterNotListening",
+            f"{who} ({address}) does not answer at port {meeting.master_port} in {meeting.timeout:.0f} s ({error});"
+            " is rank 0 running, and does a NetworkPolicy stand between?",
+        )
+    return Failed(
+        "MasterNotFound",
+        f"{who} has no address in {meeting.timeout:.0f} s ({error});"
+        " is rank 0's pod running, and does its headless Service publish not-ready addresses?",
+    )
 
 
 def local_address(remote: str, port: int) -> str:
