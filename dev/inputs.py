@@ -12,7 +12,7 @@ import hashlib
 import re
 import shlex
 from collections.abc import Mapping
-from pathlib import Path, PurePosixPath
+from pathlib import Path, PurePath, PurePosixPath
 
 TAG_LENGTH = 16
 _FROM = re.compile(r"^FROM\s+(\S+)(?:\s+AS\s+(\S+))?$", re.IGNORECASE)
@@ -92,7 +92,7 @@ def last_stage(stages: Mapping[str, Stage]) -> str:
     return list(stages)[-1]
 
 
-def is_input(path: PurePosixPath) -> bool:
+def is_input(path: PurePath) -> bool:
     return path.suffix != ".pyc" and not any(part in _LEFT_OUT for part in path.parts)
 
 

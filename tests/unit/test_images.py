@@ -221,5 +221,5 @@ def test_a_version_that_is_not_assigned_is_said() -> None:
 def test_no_committed_file_of_the_images_names_a_host() -> None:
     folders = ("base_image", "trainer_image", "server_image", "requirements", "dev")
     named = re.compile(r"\b(docker\.io|pypi\.org|pythonhosted|deb\.debian|quay\.io|ghcr\.io)\b")
-    texts = {p: p.read_text() for f in folders for p in (ROOT / f).rglob("*") if p.is_file() and p.suffix != ".pyc"}
+    texts = {p: p.read_text() for f in folders for p in (ROOT / f).rglob("*") if p.is_file() and inputs.is_input(p)}
     assert [str(path) for path, text in texts.items() if named.search(text)] == []
