@@ -6,10 +6,11 @@ import argparse
 import dataclasses
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from devcluster import cluster as life
+from devcluster import processes, provision
 from devcluster.config import Cluster, Ports, default_cluster, state_home
 from devcluster.progress import StepFailed, Steps, human
 
@@ -31,7 +32,7 @@ def _parser() -> argparse.ArgumentParser:
     up.add_argument("--gpus", type=int, default=8, help="nvidia.com/gpu capacity of each node (default: 8)")
     for field in dataclasses.fields(Ports):
         option = f"--{field.name.replace('_', '-')}-port"
-        up.add_argument(option, type=int, default=field.default, dest=f"port_{field.name}", help=f"default: {field.default}")
+        up.add_argument(option, type=int, dest=f"port_{field.name}", help=f"default: {field.default}")
     command("down", "end the cluster and remove all that it made, but the caches")
     command("status", "show the components and nodes")
     command("env", "print the shell lines that point kubectl and helm at the cluster")
@@ -47,23 +48,41 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _wanted(arguments: argparse.Namespace) -> Cluster:
-    """The cluster that `up` asks for: one that exists keeps the slot it has."""
+def wanted(
+    name: str,
+    *,
+    state: Path | None = None,
+    slot: int | None = None,
+    ranges: Mapping[str, str] | None = None,
+    ports: Ports | None = None,
+    gpus: int = 8,
+) -> Cluster:
+    """The cluster that `up` asks for. What is not asked for is as it was, for one that exists, else the default."""
     others = life.existing()
-    slot = arguments.slot
-    if slot is None and arguments.name in others:
-        slot = others[arguments.name].slot
-    return default_cluster(
-        arguments.name,
+    known = others.get(name) if state is None else life.read_state(state)
+    ranges = ranges or {}
+    if known is not None:
+        slot = known.slot if slot is None else slot
+        ports = ports or known.ports
+    made = default_cluster(
+        name,
         slot=slot,
-        state=arguments.state,
-        bridge_range=arguments.bridge_range,
-        pod_range=arguments.pod_range,
-        service_range=arguments.service_range,
-        ports=Ports(**{field.name: getattr(arguments, f"port_{field.name}") for field in dataclasses.fields(Ports)}),
-        gpus=arguments.gpus,
-        taken=frozenset(other.slot for name, other in others.items() if name != arguments.name),
+        state=state,
+        bridge_range=ranges.get("bridge", ""),
+        pod_range=ranges.get("pod", ""),
+        service_range=ranges.get("service", ""),
+        ports=ports,
+        gpus=gpus,
+        taken=frozenset(other.slot for other in others.values() if other.name != name),
     )
+    if known is not None and slot == known.slot:
+        kept = {
+            f"{kind}_range": getattr(known, f"{kind}_range")
+            for kind in ("bridge", "pod", "service")
+            if not ranges.get(kind)
+        }
+        made = dataclasses.replace(made, **kept)
+    return made
 
 
 def find(name: str, state: Path | None) -> Cluster:
@@ -75,7 +94,7 @@ def find(name: str, state: Path | None) -> Cluster:
 
 
 def environment_lines(cluster: Cluster) -> list[str]:
-    credentials = life.store_credentials(cluster)
+    credentials = provision.store_credentials(cluster)
     return [
         f"export KUBECONFIG={cluster.kubeconfig}",
         f"export PATH={cluster.state / 'bin'}:$PATH",
@@ -114,11 +133,23 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(arguments: argparse.Namespace, steps: Steps) -> int:
     if arguments.command == "list":
         for name, cluster in life.existing().items():
-            print(f"{name:16} {'up' if life.is_running(cluster) else 'down':5} slot {cluster.slot:<3} {cluster.api_url}")
+            print(
+                f"{name:16} {'up' if processes.is_running(cluster) else 'down':5} {cluster.slot:<3} {cluster.api_url}"
+            )
         return 0
     if arguments.command == "up":
-        cluster = life.up(_wanted(arguments), steps)
-        steps.say(f"cluster {cluster.name} is up after {human(steps.seconds)}; eval \"$(make env)\" points kubectl at it")
+        chosen = {field.name: getattr(arguments, f"port_{field.name}") for field in dataclasses.fields(Ports)}
+        chosen = {name: port for name, port in chosen.items() if port is not None}
+        asked = wanted(
+            arguments.name,
+            state=arguments.state,
+            slot=arguments.slot,
+            ranges={kind: getattr(arguments, f"{kind}_range") for kind in ("bridge", "pod", "service")},
+            ports=Ports(**chosen) if chosen else None,
+            gpus=arguments.gpus,
+        )
+        cluster = life.up(asked, steps)
+        steps.say(f'cluster {cluster.name} is up after {human(steps.seconds)}; eval "$(make env)" points kubectl at it')
         return 0
     if arguments.command == "down":
         life.down(arguments.name, arguments.state or state_home() / arguments.name, steps)
@@ -135,7 +166,7 @@ def _run(arguments: argparse.Namespace, steps: Steps) -> int:
     if arguments.command == "kubectl":
         kubectl = str(cluster.state / "bin" / "kubectl")
         os.execv(kubectl, [kubectl, "--kubeconfig", str(cluster.kubeconfig), *words])  # noqa: S606
-    command = life.in_node(cluster, cluster.node(arguments.node), words or ["bash"])
+    command = processes.in_node(cluster, cluster.node(arguments.node), words or ["bash"])
     os.execvp(command[0], command)  # noqa: S606
     return 0
 

@@ -14,7 +14,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from devcluster.progress import StepFailed, Steps, cache_home, run
+from devcluster.progress import Steps, cache_home, run
 
 GO_MODULES = Path(__file__).parent / "go"
 KUBERNETES_VERSION = "1.36.3"

@@ -7,7 +7,6 @@ import dataclasses
 import json
 import os
 import resource
-import secrets
 import shutil
 import signal
 import subprocess
@@ -18,45 +17,15 @@ from pathlib import Path
 
 import psutil
 
-from devcluster import binaries, components, host, ociimage, packages, pki, preflight, supervise
-from devcluster.config import CLUSTER_DOMAIN, MAX_NODES, Cluster, Node, state_home
+from devcluster import binaries, configuration, host, ociimage, packages, preflight, processes, provision, supervise
+from devcluster.config import MAX_NODES, Cluster, Node, state_home
 from devcluster.progress import Hopeless, StepFailed, Steps, cache_home, run, telling_line, wait_for
 
-PAUSE_IMAGE = "modelwright.dev/devcluster/pause:1"
-_KUBEBOX_NAMES = (
-    "etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubelet", "kube-proxy", "kubectl", "coredns",
-    "gpu-plugin",
+# A PID namespace ends with its first process: nothing that the supervisor starts outlives it, at any depth.
+_CONTAINED = (
+    "unshare", "--pid", "--mount", "--mount-proc", "--propagation", "private", "--fork", "--kill-child=SIGKILL",
 )  # fmt: skip
 _PROJECT = Path(__file__).parent.parent
-
-
-@dataclasses.dataclass(frozen=True)
-class Init:
-    """The cluster's outermost process, as this machine sees it: killing it ends all of the cluster's processes."""
-
-    pid: int
-    started: float
-
-    def alive(self) -> bool:
-        with contextlib.suppress(psutil.NoSuchProcess):
-            process = psutil.Process(self.pid)
-            return abs(process.create_time() - self.started) < 0.05 and process.status() != psutil.STATUS_ZOMBIE
-        return False
-
-
-def _init_path(cluster: Cluster) -> Path:
-    return cluster.state / "init.json"
-
-
-def read_init(cluster: Cluster) -> Init | None:
-    with contextlib.suppress(OSError, ValueError, TypeError):
-        return Init(**json.loads(_init_path(cluster).read_text()))
-    return None
-
-
-def is_running(cluster: Cluster) -> bool:
-    init = read_init(cluster)
-    return init is not None and init.alive()
 
 
 def existing() -> dict[str, Cluster]:
@@ -84,7 +53,7 @@ def read_state(state: Path) -> Cluster | None:
         return Cluster.from_json(path.read_text())
     except (ValueError, KeyError, TypeError, StepFailed) as error:
         raise StepFailed(
-            f"{path} cannot be read ({telling_line(str(error)) or type(error).__name__}): it is damaged, or of another version",
+            f"{path} is damaged, or of another version: {telling_line(str(error)) or type(error).__name__}",
             remedy=f"make down NAME={state.name}, which removes it; then make up",
         ) from error
 
@@ -107,7 +76,7 @@ def up(wanted: Cluster, steps: Steps) -> Cluster:
             remedy=f"make down NAME={stored.name} first, or leave those options out",
         )
     cluster = wanted
-    running = is_running(cluster)
+    running = processes.is_running(cluster)
     preflight.require_kernel()
     preflight.require_disk(first=preflight.first_start(), folders=(cache_home(), cluster.state))
     packages.ensure_packages(steps, packages.CLUSTER_PACKAGES)
@@ -117,146 +86,21 @@ def up(wanted: Cluster, steps: Steps) -> Cluster:
         preflight.require_ports(cluster)
     programs = binaries.build(steps, "kubebox", "registry", "versitygw", "pause", "helm")
     with steps.step("write certificates and configuration", usual=0.5):
-        _write_state(cluster, programs)
+        provision.write_state(cluster, programs)
     if not running:
         _start_init(cluster, steps)
     control = supervise.Supervisor(cluster.state)
     if not control.answers():
-        raise StepFailed("the cluster's supervisor does not answer", remedy=f"make down NAME={cluster.name} up", log=cluster.log / "init.log")
+        raise StepFailed(
+            "the cluster's supervisor does not answer",
+            remedy=f"make down NAME={cluster.name} up",
+            log=cluster.log / "init.log",
+        )
     control.update()
     _start_control_plane(cluster, control, steps)
-    for index in node_indexes(cluster):
+    for index in provision.node_indexes(cluster):
         _start_node(cluster, cluster.node(index), control, steps)
     return cluster
-
-
-def _write_state(cluster: Cluster, programs: dict[str, Path]) -> None:
-    for folder in (cluster.state, cluster.log, cluster.state / "etcd", cluster.state / "store"):
-        folder.mkdir(parents=True, exist_ok=True)
-    cluster.state.chmod(0o700)
-    (cluster.state / "etcd").chmod(0o700)
-    path = cluster.state / "cluster.json"
-    if not path.exists():
-        path.write_text(cluster.to_json())
-    _link_binaries(cluster, programs)
-    _write_pki(cluster)
-    folder = cluster.state / "pki"
-    registry_storage = cache_home() / "registry"
-    registry_storage.mkdir(parents=True, exist_ok=True)
-    components.write_files(
-        {
-            cluster.state / "audit-policy.json": json.dumps(components.audit_policy()),
-            cluster.state / "Corefile": components.corefile(cluster, folder),
-            cluster.state / "registry.yml": components.registry_configuration(cluster, registry_storage),
-        }
-    )
-    if not _node_folders(cluster):
-        _write_node(cluster, cluster.node(0))
-    for index in node_indexes(cluster):
-        _write_node(cluster, cluster.node(index))
-    _write_supervisor(cluster)
-
-
-def _link_binaries(cluster: Cluster, programs: dict[str, Path]) -> None:
-    folder = cluster.state / "bin"
-    folder.mkdir(exist_ok=True)
-    targets = {name: programs["kubebox"] for name in _KUBEBOX_NAMES}
-    targets |= {name: path for name, path in programs.items() if name not in {"kubebox"}}
-    for name, target in targets.items():
-        link = folder / name
-        if not link.is_symlink() or link.readlink() != target:
-            link.unlink(missing_ok=True)
-            link.symlink_to(target)
-
-
-def _write_pki(cluster: Cluster) -> None:
-    folder = cluster.state / "pki"
-    folder.mkdir(mode=0o700, exist_ok=True)
-    authority = pki.Authority(folder)
-    pki.signing_key(folder)
-    address = str(cluster.address)
-    authority.issue("etcd", "etcd", hosts=[address])
-    service = f"kubernetes.default.svc.{CLUSTER_DOMAIN}"
-    names = [service.removesuffix(f".{CLUSTER_DOMAIN}"), "kubernetes.default", "kubernetes", "localhost"]
-    authority.issue(
-        "apiserver", "kube-apiserver", hosts=[address, str(cluster.api_service_address), "127.0.0.1", service, *names]
-    )
-    authority.issue("apiserver-kubelet", "kube-apiserver-kubelet-client", organization="system:masters")
-    pki.Authority(folder, "front-proxy-ca").issue("front-proxy", "front-proxy")
-    users = {
-        "admin": ("modelwright-admin", "system:masters"),
-        "controller-manager": ("system:kube-controller-manager", ""),
-        "scheduler": ("system:kube-scheduler", ""),
-        "kube-proxy": ("system:kube-proxy", ""),
-        "coredns": ("system:coredns", ""),
-    }
-    for file, (user, organization) in users.items():
-        certificate, key = authority.issue(file, user, organization=organization)
-        path = cluster.kubeconfig if file == "admin" else folder / f"{file}.kubeconfig"
-        pki.write_kubeconfig(
-            path, context=cluster.context, server=cluster.api_url, authority=authority, certificate=certificate, key=key,
-            user=user if file != "admin" else cluster.context,
-        )  # fmt: skip
-
-
-def _write_node(cluster: Cluster, node: Node) -> None:
-    folder = cluster.state / "pki"
-    authority = pki.Authority(folder)
-    user = f"system:node:{node.name}"
-    certificate, key = authority.issue(
-        node.name, user, organization="system:nodes", hosts=[str(node.address), node.name]
-    )
-    pki.write_kubeconfig(
-        folder / f"{node.name}.kubeconfig", context=cluster.context, server=cluster.api_url, authority=authority,
-        certificate=certificate, key=key, user=user,
-    )  # fmt: skip
-    (node.folder / "log").mkdir(parents=True, exist_ok=True)
-    node.images.mkdir(parents=True, exist_ok=True)
-    components.write_files(
-        {
-            node.folder / "containerd.toml": components.containerd_configuration(cluster, node, PAUSE_IMAGE),
-            node.folder / "registries" / cluster.registry / "hosts.toml": components.registry_hosts(cluster),
-            node.folder / "cni" / "10-modelwright.conflist": components.cni_configuration(cluster, node),
-            node.folder / "kubelet.json": components.kubelet_configuration(cluster, node, folder),
-            node.folder / "kube-proxy.json": components.kube_proxy_configuration(cluster, node, folder),
-            node.folder / "resolv.conf": f"nameserver {cluster.address}\n",
-            node.folder / "supervisord.conf": supervise.configuration(
-                node.folder,
-                components.node_components(cluster, node, cluster.state / "bin", folder),
-                log=node.folder / "log",
-                marker=f"{cluster.name}/{node.name}",
-            ),
-        }
-    )
-
-
-def store_credentials(cluster: Cluster) -> components.Credentials:
-    path = cluster.state / "store-credentials.json"
-    if not path.exists():
-        path.touch(mode=0o600)
-        path.write_text(json.dumps({"access_key": f"mw{secrets.token_hex(8)}", "secret_key": secrets.token_urlsafe(24)}))
-    return components.Credentials(**json.loads(path.read_text()))
-
-
-def _write_supervisor(cluster: Cluster) -> None:
-    parts = [
-        *components.control_plane(cluster, cluster.state / "bin", cluster.state / "pki", store_credentials(cluster)),
-        *(components.node_launcher(cluster, cluster.node(index), sys.executable) for index in node_indexes(cluster)),
-    ]
-    text = supervise.configuration(cluster.state, parts, log=cluster.log, marker=cluster.name)
-    path = cluster.state / "supervisord.conf"
-    if not path.exists() or path.read_text() != text:
-        path.touch(mode=0o600)
-        path.write_text(text)
-
-
-def _node_folders(cluster: Cluster) -> list[int]:
-    return [index for index in range(MAX_NODES) if cluster.node(index).folder.exists()]
-
-
-def node_indexes(cluster: Cluster) -> list[int]:
-    """The nodes that belong to the cluster and were not killed."""
-    return [index for index in _node_folders(cluster) if not (cluster.node(index).folder / "killed").exists()]
 
 
 def _start_init(cluster: Cluster, steps: Steps) -> None:
@@ -272,25 +116,23 @@ def _start_init(cluster: Cluster, steps: Steps) -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # inherited by every component
         with log:
             process = subprocess.Popen(
-                [
-                    "unshare", "--pid", "--mount", "--propagation", "private", "--fork", "--kill-child=SIGKILL", "--mount-proc",
-                    sys.executable, "-m", "supervisor.supervisord", "-c", str(cluster.state / "supervisord.conf"),
-                ],
+                [*_CONTAINED, sys.executable, "-m", "supervisor.supervisord", "-c", cluster.state / "supervisord.conf"],
                 cwd=cluster.state,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
                 env={**_clean_environment(), "PYTHONPATH": str(_PROJECT)},
-            )  # fmt: skip
-        init = Init(process.pid, psutil.Process(process.pid).create_time())
-        _init_path(cluster).write_text(json.dumps(dataclasses.asdict(init)))
+            )
+        init = processes.Init(process.pid, psutil.Process(process.pid).create_time())
+        processes.init_path(cluster).write_text(json.dumps(dataclasses.asdict(init)))
         control = supervise.Supervisor(cluster.state)
 
         def answers() -> bool:
             if process.poll() is not None:
                 raise Hopeless(
-                    f"the supervisor ended: {telling_line((cluster.log / 'init.log').read_text())}", log=cluster.log / "init.log"
+                    f"the supervisor ended: {telling_line((cluster.log / 'init.log').read_text())}",
+                    log=cluster.log / "init.log",
                 )
             return control.answers()
 
@@ -299,8 +141,16 @@ def _start_init(cluster: Cluster, steps: Steps) -> None:
 
 def _clean_environment() -> dict[str, str]:
     """What the components get: no proxy settings (they would carry cluster traffic outside) and a whole PATH."""
-    kept = {name: os.environ[name] for name in ("HOME", "LANG", "TZ", "MODELWRIGHT_CACHE", "XDG_CACHE_HOME") if name in os.environ}
-    return {**kept, "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME": os.environ.get("HOME", "/root")}
+    kept = {
+        name: os.environ[name]
+        for name in ("HOME", "LANG", "TZ", "MODELWRIGHT_CACHE", "XDG_CACHE_HOME")
+        if name in os.environ
+    }
+    return {
+        **kept,
+        "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+        "HOME": os.environ.get("HOME", "/root"),
+    }
 
 
 def kubectl(cluster: Cluster, *words: str, stdin: str | None = None, timeout: float = 60) -> str:
@@ -315,17 +165,12 @@ def _http_ok(url: str) -> bool:
 
 
 def _start_control_plane(cluster: Cluster, control: supervise.Supervisor, steps: Steps) -> None:
-    with steps.step("start etcd, registry, store", usual=2) as step:
+    with steps.step("start etcd, registry, store", usual=2):
         for name in ("etcd", "registry", "store"):
             control.start(name)
-        etcd = f"https://{cluster.address}:{cluster.ports.etcd}"
-        folder = cluster.state / "pki"
-        environment = ["--cacert", folder / "ca.crt", "--cert", folder / "etcd.crt", "--key", folder / "etcd.key"]
-        del environment  # the API server's own readiness says whether etcd answers
-        step.note(etcd)
+        # Whether etcd answers is a part of the API server's own readiness.
         _wait_http(cluster, "registry", f"http://{cluster.registry}/v2/")
         _wait_http(cluster, "store", f"{cluster.store_url}/health")
-        step.note("")
     with steps.step("start the API server", usual=6):
         control.start("kube-apiserver")
         wait_for(
@@ -336,7 +181,7 @@ def _start_control_plane(cluster: Cluster, control: supervise.Supervisor, steps:
         )
         # What is there already is not written again: a start of a cluster that is up changes nothing.
         if "devcluster:coredns" not in kubectl(cluster, "get", "clusterrolebindings", "-o", "name"):
-            kubectl(cluster, "apply", "-f", "-", stdin=components.coredns_role())
+            kubectl(cluster, "apply", "-f", "-", stdin=configuration.coredns_role())
     with steps.step("start controller-manager, scheduler, DNS", usual=2):
         for name in ("kube-controller-manager", "kube-scheduler", "coredns"):
             control.start(name)
@@ -347,7 +192,9 @@ def _wait_http(cluster: Cluster, name: str, url: str) -> None:
         wait_for(f"{name} answers at {url}", lambda: _http_ok(url), seconds=30, log=cluster.log / f"{name}.log")
     except StepFailed as failed:
         log = cluster.log / f"{name}.log"
-        raise StepFailed(f"{failed.reason}: {telling_line(log.read_text() if log.exists() else '')}", log=log) from failed
+        raise StepFailed(
+            f"{failed.reason}: {telling_line(log.read_text() if log.exists() else '')}", log=log
+        ) from failed
 
 
 def _start_node(cluster: Cluster, node: Node, control: supervise.Supervisor, steps: Steps) -> None:
@@ -370,46 +217,22 @@ def _start_node(cluster: Cluster, node: Node, control: supervise.Supervisor, ste
         step.note("")
 
 
-def node_processes(cluster: Cluster, node: Node) -> list[psutil.Process]:
-    """The node's processes as this machine sees them, its containers' among them."""
-    init = _node_init(cluster, node)
-    return [init, *init.children(recursive=True)] if init else []
-
-
-def _node_init(cluster: Cluster, node: Node) -> psutil.Process | None:
-    """The node's first process: the supervisord whose configuration is the node's."""
-    init = read_init(cluster)
-    if init is None or not init.alive():
-        return None
-    configuration = str(node.folder / "supervisord.conf")
-    for process in psutil.Process(init.pid).children(recursive=True):
-        with contextlib.suppress(psutil.Error):
-            if process.cmdline()[-1:] == [configuration]:
-                return process
-    return None
-
-
-def in_node(cluster: Cluster, node: Node, command: list[str]) -> list[str]:
-    """The command line that runs `command` on the node."""
-    init = _node_init(cluster, node)
-    if init is None:
-        raise StepFailed(f"{node.name} of cluster {cluster.name} is not running", remedy=f"make up NAME={cluster.name}")
-    return ["nsenter", "--target", str(init.pid), "--mount", "--net", "--pid", "--ipc", "--uts", "--", *command]
-
-
 def _import_pause(cluster: Cluster, node: Node) -> None:
     ctr = ["ctr", "--namespace", "k8s.io"]
     wait_for(
         "containerd answers",
-        lambda: run(in_node(cluster, node, ["ctr", "version"]), timeout=5),
+        lambda: run(processes.in_node(cluster, node, ["ctr", "version"]), timeout=5),
         seconds=60,
         log=node.folder / "log" / "containerd.log",
     )
-    if PAUSE_IMAGE in run(in_node(cluster, node, [*ctr, "images", "list", "--quiet"])).split():
+    if provision.PAUSE_IMAGE in run(processes.in_node(cluster, node, [*ctr, "images", "list", "--quiet"])).split():
         return
     archive = cluster.state / "pause.tar"
-    ociimage.write_archive(archive, PAUSE_IMAGE, (cluster.state / "bin" / "pause").resolve())
-    run(in_node(cluster, node, [*ctr, "images", "import", str(archive)]), log=node.folder / "log" / "import.log")
+    ociimage.write_archive(archive, provision.PAUSE_IMAGE, (cluster.state / "bin" / "pause").resolve())
+    run(
+        processes.in_node(cluster, node, [*ctr, "images", "import", str(archive)]),
+        log=node.folder / "log" / "import.log",
+    )
 
 
 def _node_ready(cluster: Cluster, node: Node) -> bool:
@@ -435,15 +258,17 @@ def _node_ready(cluster: Cluster, node: Node) -> bool:
 def add_node(cluster: Cluster, steps: Steps) -> Node:
     """Adds a node in namespaces of its own and waits until it is Ready; a killed one comes back first."""
     require_running(cluster)
-    killed = [index for index in _node_folders(cluster) if index not in node_indexes(cluster)]
-    free = [index for index in range(MAX_NODES) if index not in _node_folders(cluster)]
+    killed = [index for index in provision.node_folders(cluster) if index not in provision.node_indexes(cluster)]
+    free = [index for index in range(MAX_NODES) if index not in provision.node_folders(cluster)]
     candidates = [*killed, *free]
     if not candidates:
-        raise StepFailed(f"cluster {cluster.name} has {MAX_NODES} nodes, and that is the most", remedy="remove one first")
+        raise StepFailed(
+            f"cluster {cluster.name} has {MAX_NODES} nodes, and that is the most", remedy="remove one first"
+        )
     node = cluster.node(candidates[0])
     (node.folder / "killed").unlink(missing_ok=True)
-    _write_node(cluster, node)
-    _write_supervisor(cluster)
+    provision.write_node(cluster, node)
+    provision.write_supervisor(cluster)
     control = supervise.Supervisor(cluster.state)
     control.update()
     _start_node(cluster, node, control, steps)
@@ -458,7 +283,7 @@ def kill_node(cluster: Cluster, index: int) -> None:
         raise StepFailed(f"cluster {cluster.name} has no {node.name}", remedy="see: make status")
     (node.folder / "killed").touch()
     supervise.Supervisor(cluster.state).stop(node.name)
-    _write_supervisor(cluster)
+    provision.write_supervisor(cluster)
     supervise.Supervisor(cluster.state).update()
     if host.link_exists(node.host_link):
         host.ip("link", "delete", node.host_link)
@@ -475,7 +300,7 @@ def remove_node(cluster: Cluster, index: int) -> None:
 
 
 def require_running(cluster: Cluster) -> None:
-    if not is_running(cluster):
+    if not processes.is_running(cluster):
         raise StepFailed(f"cluster {cluster.name} is not up", remedy=f"make up NAME={cluster.name}")
 
 
@@ -494,17 +319,19 @@ def down(name: str, state: Path, steps: Steps) -> None:
     if cluster is None:
         # What is left of a cluster whose state is gone or damaged can still be told by the marker of its processes.
         with steps.step(f"remove what is left of cluster {name}", usual=1):
-            _kill_marked(name)
+            processes.kill_marked(name)
             _remove_folder(state)
         return
     with steps.step(f"stop cluster {name}", key="stop a cluster", usual=3):
-        if is_running(cluster):
+        if processes.is_running(cluster):
             _remove_containers(cluster)
         _clear_leftovers(cluster)
         before = cluster.state / "host-before.json"
         with contextlib.suppress(OSError, ValueError):
             saved = json.loads(before.read_text())
-            others = [other for other in existing().values() if other.name != cluster.name and is_running(other)]
+            others = [
+                other for other in existing().values() if other.name != cluster.name and processes.is_running(other)
+            ]
             if not others:
                 host.restore_sysctls(saved["sysctls"])
                 host.remove_covered(saved["covered"])
@@ -517,23 +344,23 @@ def _remove_containers(cluster: Cluster) -> None:
         "ctr -n k8s.io tasks list -q | xargs -r ctr -n k8s.io tasks delete --force; "
         "ctr -n k8s.io containers list -q | xargs -r ctr -n k8s.io containers delete"
     )
-    for index in node_indexes(cluster):
+    for index in provision.node_indexes(cluster):
         node = cluster.node(index)
         with contextlib.suppress(StepFailed, OSError):
             supervise.Supervisor(node.folder).stop("kubelet")
-            run(in_node(cluster, node, ["sh", "-c", script]), timeout=20, log=cluster.log / "down.log")
+            run(processes.in_node(cluster, node, ["sh", "-c", script]), timeout=20, log=cluster.log / "down.log")
 
 
 def _clear_leftovers(cluster: Cluster) -> None:
     """Ends every process of the cluster and takes back what it changed on the host, whatever state it is in."""
-    init = read_init(cluster)
+    init = processes.read_init(cluster)
     if init and init.alive():
         family = psutil.Process(init.pid).children(recursive=True)
         os.kill(init.pid, signal.SIGKILL)
         with contextlib.suppress(ChildProcessError):
             os.waitpid(init.pid, 0)
         psutil.wait_procs(family, timeout=15)
-    _kill_marked(cluster.name)
+    processes.kill_marked(cluster.name)
     for pid in host.cgroup_processes(cluster.cgroup):
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
@@ -543,25 +370,7 @@ def _clear_leftovers(cluster: Cluster) -> None:
         time.sleep(0.1)
     if left:
         raise StepFailed(f"cgroup {left[0]} cannot be removed: it still holds processes")
-    _init_path(cluster).unlink(missing_ok=True)
-
-
-def _marked(name: str) -> list[psutil.Process]:
-    found = []
-    for process in psutil.process_iter():
-        with contextlib.suppress(psutil.Error, OSError):
-            marker = process.environ().get("MODELWRIGHT_DEVCLUSTER", "")
-            if marker == name or marker.startswith(f"{name}/"):
-                found.append(process)
-    return found
-
-
-def _kill_marked(name: str) -> None:
-    marked = _marked(name)
-    for process in marked:
-        with contextlib.suppress(psutil.NoSuchProcess):
-            process.kill()
-    psutil.wait_procs(marked, timeout=10)
+    processes.init_path(cluster).unlink(missing_ok=True)
 
 
 def _remove_folder(folder: Path) -> None:
@@ -575,31 +384,13 @@ def _remove_folder(folder: Path) -> None:
 
 def component_states(cluster: Cluster) -> dict[str, str]:
     """The state of each component, those of nodes as `node-0/kubelet`."""
-    if not is_running(cluster):
+    if not processes.is_running(cluster):
         return {}
     states = supervise.Supervisor(cluster.state).states()
-    for index in node_indexes(cluster):
+    for index in provision.node_indexes(cluster):
         node = cluster.node(index)
         with contextlib.suppress(OSError):
-            states |= {f"{node.name}/{name}": state for name, state in supervise.Supervisor(node.folder).states().items()}
+            states |= {
+                f"{node.name}/{name}": state for name, state in supervise.Supervisor(node.folder).states().items()
+            }
     return states
-
-
-def component_pid(cluster: Cluster, component: str) -> int:
-    """The process of a component, as this machine sees it; `node-0/kubelet` for a node's. Raises `StepFailed`."""
-    node, _, name = component.rpartition("/")
-    marker = f"{cluster.name}/{node}" if node else cluster.name
-    for process in _marked(cluster.name):
-        with contextlib.suppress(psutil.Error):
-            environment = process.environ()
-            same = environment.get("MODELWRIGHT_DEVCLUSTER") == marker and environment.get("MODELWRIGHT_COMPONENT") == name
-            # A component's children inherit the mark: the component is the one whose parent does not have it.
-            if same and process.ppid() and not _has_mark(process.ppid(), name):
-                return process.pid
-    raise StepFailed(f"{component} of cluster {cluster.name} is not running")
-
-
-def _has_mark(pid: int, name: str) -> bool:
-    with contextlib.suppress(psutil.Error):
-        return psutil.Process(pid).environ().get("MODELWRIGHT_COMPONENT") == name
-    return False

@@ -52,7 +52,9 @@ class Ports:
             if not 1 <= port <= 65535:
                 raise StepFailed(f"port {field.name}: {port} is not between 1 and 65535")
             if port in used:
-                raise StepFailed(f"ports {used[port]} and {field.name} are both {port}", remedy="give each a port of its own")
+                raise StepFailed(
+                    f"ports {used[port]} and {field.name} are both {port}", remedy="give each a port of its own"
+                )
             used[port] = field.name
 
 
@@ -91,7 +93,7 @@ class Cluster:
     def __post_init__(self) -> None:
         if not _NAME.match(self.name):
             raise StepFailed(
-                f"cluster name {self.name!r}: at most 15 lower-case letters, digits and hyphens, starting with a letter",
+                f"cluster name {self.name!r}: up to 15 lower-case letters, digits and hyphens, a letter first",
                 remedy="choose another with --name",
             )
         if not 0 <= self.slot < SLOTS:

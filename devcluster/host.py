@@ -52,9 +52,7 @@ def route_pods(cluster: Cluster, node: Node) -> None:
 
 
 def unroute_pods(cluster: Cluster, node: Node) -> None:
-    subprocess.run(
-        ["ip", "route", "delete", str(node.pods), "dev", cluster.bridge], check=False, capture_output=True
-    )
+    subprocess.run(["ip", "route", "delete", str(node.pods), "dev", cluster.bridge], check=False, capture_output=True)
 
 
 def remove_links(cluster: Cluster) -> None:
@@ -66,7 +64,9 @@ def remove_links(cluster: Cluster) -> None:
 
 def routes() -> list[tuple[str, str]]:
     """Destination and device of each IPv4 route."""
-    listed = json.loads(subprocess.run(["ip", "-json", "-4", "route"], capture_output=True, text=True, check=True).stdout)
+    listed = json.loads(
+        subprocess.run(["ip", "-json", "-4", "route"], capture_output=True, text=True, check=True).stdout
+    )
     return [(route["dst"], route.get("dev", "")) for route in listed]
 
 
@@ -80,26 +80,34 @@ def _hierarchies() -> Iterator[Path]:
             yield path
 
 
+def _delegate(group: Path) -> None:
+    """Gives the children of a version 2 group its controllers: by itself they have none."""
+    controllers = group / "cgroup.controllers"
+    if controllers.exists():
+        with contextlib.suppress(OSError):
+            (group / "cgroup.subtree_control").write_text(
+                " ".join(f"+{name}" for name in controllers.read_text().split())
+            )
+
+
+def _inherit_cpuset(group: Path) -> None:
+    """A cpuset group of version 1 starts with no processors and no memory, and takes no process until it has some."""
+    for setting in ("cpuset.cpus", "cpuset.mems"):
+        file = group / setting
+        if (group / "cpuset.sched_load_balance").exists() and not file.read_text().strip():
+            file.write_text((group.parent / setting).read_text())
+
+
 def make_cgroups(path: str) -> None:
-    """The cgroup `path` in each hierarchy, as the kubelet expects to find its root. Children of a cpuset group of
-    version 1 start with no processors and no memory; children of a version 2 group with no controllers."""
+    """The cgroup `path` in each hierarchy, as the kubelet expects to find its root."""
     for hierarchy in _hierarchies():
         group = hierarchy
         for part in Path(path).parts:
-            parent, group = group, group / part
+            _delegate(group)
+            group = group / part
             group.mkdir(exist_ok=True)
-            for setting in ("cpuset.cpus", "cpuset.mems"):
-                if (group / setting).exists() and (hierarchy / "cpuset.sched_load_balance").exists():
-                    if not (group / setting).read_text().strip():
-                        (group / setting).write_text((parent / setting).read_text())
-            if (parent / "cgroup.subtree_control").exists():
-                available = (parent / "cgroup.controllers").read_text().split()
-                with contextlib.suppress(OSError):
-                    (parent / "cgroup.subtree_control").write_text(" ".join(f"+{name}" for name in available))
-        if (group / "cgroup.subtree_control").exists():
-            available = (group / "cgroup.controllers").read_text().split()
-            with contextlib.suppress(OSError):
-                (group / "cgroup.subtree_control").write_text(" ".join(f"+{name}" for name in available))
+            _inherit_cpuset(group)
+        _delegate(group)
 
 
 def remove_cgroups(path: str) -> list[Path]:

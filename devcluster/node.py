@@ -1,6 +1,6 @@
-"""A node: namespaces of its own for network, mounts, processes and host name, with containerd, kubelet and kube-proxy.
+"""A node: namespaces of its own for network, mounts, processes and host name, with containerd, kubelet, kube-proxy.
 
-As with a machine, killing its first process ends everything on it at once: containers, mounts, interfaces, packet rules.
+As with a machine, killing its first process ends everything on it: containers, mounts, interfaces, packet rules.
 `launch` runs in the cluster's supervisor, connects the node to the bridge and becomes `unshare`; `initialize` is the
 node's first process and becomes its supervisor.
 """
@@ -31,7 +31,21 @@ def launch(cluster: Cluster, node: Node) -> None:
         host.ip("link", "delete", node.host_link)
     namespace.touch()
     run(["unshare", f"--net={namespace}", "true"])
-    host.ip("link", "add", "name", node.host_link, "type", "veth", "peer", "name", LINK, "address", node.mac, "netns", namespace)
+    host.ip(
+        "link",
+        "add",
+        "name",
+        node.host_link,
+        "type",
+        "veth",
+        "peer",
+        "name",
+        LINK,
+        "address",
+        node.mac,
+        "netns",
+        namespace,
+    )
     host.ip("link", "set", node.host_link, "master", cluster.bridge, "up")
     host.route_pods(cluster, node)
     inside = ["nsenter", f"--net={namespace}"]
@@ -39,7 +53,8 @@ def launch(cluster: Cluster, node: Node) -> None:
         inside[0],
         [
             *inside,
-            "unshare", "--mount", "--pid", "--ipc", "--uts", "--propagation", "private", "--fork", "--kill-child=SIGKILL",
+            "unshare", "--mount", "--pid", "--ipc", "--uts", "--propagation", "private",
+            "--fork", "--kill-child=SIGKILL",
             sys.executable, "-m", "devcluster.node", "initialize", str(cluster.state), str(node.index),
         ],
     )  # fmt: skip

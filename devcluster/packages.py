@@ -36,7 +36,7 @@ def missing_packages(packages: Sequence[str]) -> list[str]:
 
 
 def ensure_packages(steps: Steps, packages: Sequence[str]) -> None:
-    """Installs those of `packages` that are not there. Raises `StepFailed` that names them where that cannot be done."""
+    """Installs those of `packages` that are not there. Raises `StepFailed`, which names them, where it cannot."""
     missing = missing_packages(packages)
     if not missing:
         return
@@ -45,7 +45,9 @@ def ensure_packages(steps: Steps, packages: Sequence[str]) -> None:
     if shutil.which("apt-get") is None:
         raise StepFailed(f"{names}: not installed, and there is no apt-get here to install them with", remedy=remedy)
     if os.geteuid() != 0:
-        raise StepFailed(f"{names}: not installed, and only root may install them", remedy=f"sudo apt-get install {names}")
+        raise StepFailed(
+            f"{names}: not installed, and only root may install them", remedy=f"sudo apt-get install {names}"
+        )
     log = cache_home() / "logs" / "apt.log"
     environment = {"DEBIAN_FRONTEND": "noninteractive"}
     # A package's own start-up (Debian's containerd starts a service) has no place here: the devcluster runs its own.
@@ -54,7 +56,9 @@ def ensure_packages(steps: Steps, packages: Sequence[str]) -> None:
             run(["apt-get", "-o", "Acquire::Retries=2", "update", "-qq", "--error-on=any"], log=log, env=environment)
             run(["apt-get", "install", "-y", "-qq", "--no-install-recommends", *missing], log=log, env=environment)
         except StepFailed as failed:
-            raise StepFailed(f"{names}: not installed, and cannot be: {failed.reason}", remedy=remedy, log=log) from failed
+            raise StepFailed(
+                f"{names}: not installed, and cannot be: {failed.reason}", remedy=remedy, log=log
+            ) from failed
         _stop_services(missing)
     still_missing = missing_packages(packages)
     if still_missing:

@@ -81,9 +81,7 @@ class Authority:
             .add_extension(x509.SubjectKeyIdentifier.from_public_key(public_key), critical=False)
         )
 
-    def issue(
-        self, file: str, name: str, *, organization: str = "", hosts: Sequence[str] = ()
-    ) -> tuple[Path, Path]:
+    def issue(self, file: str, name: str, *, organization: str = "", hosts: Sequence[str] = ()) -> tuple[Path, Path]:
         """Paths of the certificate and key `file`.crt and `file`.key, for clients and for the servers at `hosts`."""
         certificate_path, key_path = self.folder / f"{file}.crt", self.folder / f"{file}.key"
         if certificate_path.exists() and key_path.exists():
@@ -93,11 +91,10 @@ class Authority:
         builder = (
             builder.add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
             .add_extension(
-                x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CLIENT_AUTH, ExtendedKeyUsageOID.SERVER_AUTH]), critical=False
+                x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CLIENT_AUTH, ExtendedKeyUsageOID.SERVER_AUTH]),
+                critical=False,
             )
-            .add_extension(
-                x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key()), critical=False
-            )
+            .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key()), critical=False)
         )
         if hosts:
             names = [_alternative_name(host) for host in hosts]
@@ -122,9 +119,7 @@ def signing_key(folder: Path, name: str = "service-account") -> tuple[Path, Path
         key = ec.generate_private_key(ec.SECP256R1())
         _write_private(private, _key_bytes(key))
         public.write_bytes(
-            key.public_key().public_bytes(
-                serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
-            )
+            key.public_key().public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
         )
     return private, public
 
@@ -133,6 +128,7 @@ def write_kubeconfig(
     path: Path, *, context: str, server: str, authority: Authority, certificate: Path, key: Path, user: str
 ) -> Path:
     """A kubeconfig of one context that holds its certificates, so that the file can be carried away. JSON is YAML."""
+
     def encoded(file: Path) -> str:
         return base64.b64encode(file.read_bytes()).decode()
 

@@ -49,7 +49,7 @@ def require_disk(*, first: bool, folders: tuple[Path, ...]) -> None:
         if free < need:
             raise StepFailed(
                 f"{folder}: {free / 2**30:.1f} GiB free, and {need / 2**30:.1f} GiB are needed",
-                remedy="free some space, or put the caches elsewhere (MODELWRIGHT_CACHE) or the state (MODELWRIGHT_STATE)",
+                remedy="free some space, or move the caches (MODELWRIGHT_CACHE) or the state (MODELWRIGHT_STATE)",
             )
 
 
@@ -62,14 +62,16 @@ def require_kernel() -> None:
         if not Path(path).exists():
             raise StepFailed(f"this kernel has no {what}", remedy="use a cluster of your own: CONTEXT=<kube-context>")
     overlay = any(line.split()[-1] == "overlay" for line in Path("/proc/filesystems").read_text().splitlines())
-    if not overlay and os.system("modprobe -q overlay") != 0:  # noqa: S605, S607
+    if not overlay and os.system("modprobe -q overlay") != 0:  # noqa: S605
         raise StepFailed("this kernel has no overlay file system", remedy="modprobe overlay")
 
 
 def _listener(port: int) -> str:
     """Who listens on the port, in words; empty where that cannot be told."""
     for connection in psutil.net_connections(kind="inet"):
-        if connection.status in {psutil.CONN_LISTEN, psutil.CONN_NONE} and connection.laddr.port == port and connection.pid:
+        if connection.status not in {psutil.CONN_LISTEN, psutil.CONN_NONE} or not connection.laddr:
+            continue
+        if connection.laddr.port == port and connection.pid:
             try:
                 return f"{psutil.Process(connection.pid).name()}, pid {connection.pid}"
             except psutil.NoSuchProcess:

@@ -26,7 +26,9 @@ _PLAIN_TICK_SECONDS = 30.0
 _CAUSES = (
     re.compile(r"^(E: |error: |Error: |ERROR[: ]|fatal: |FATAL|F\d{4} |panic: )", re.IGNORECASE),
     re.compile(r"^\s*\S*(Error|Exception): "),
-    re.compile(r"\b(fatal|failed|cannot|denied|refused|no such|not found|invalid|unable|address already in use)\b", re.I),
+    re.compile(
+        r"\b(fatal|failed|cannot|denied|refused|no such|not found|invalid|unable|address already in use)\b", re.I
+    ),
     re.compile(r"^E\d{4} "),
 )
 
@@ -129,7 +131,7 @@ class Step:
 
 
 class Steps:
-    """Prints steps: one living line each on a terminal; in a log, a line at the start, one a half minute, one at the end."""
+    """Prints steps: on a terminal one living line each; in a log a line at the start, every half minute, at the end."""
 
     def __init__(self, *, durations: Durations | None = None, quiet: bool = False) -> None:
         self.durations = durations or Durations()
@@ -257,7 +259,9 @@ def run(
         text = "".join(output)
         name = Path(words[0]).name
         if expired.is_set():
-            raise StepFailed(f"{name} did not end within {human(timeout or 0)}: {telling_line(text)}", remedy=remedy, log=log)
+            raise StepFailed(
+                f"{name} did not end within {human(timeout or 0)}: {telling_line(text)}", remedy=remedy, log=log
+            )
         if code != 0:
             raise StepFailed(f"{name} failed ({code}): {telling_line(text)}", remedy=remedy, log=log)
         return text
@@ -266,7 +270,9 @@ def run(
             sink.close()
 
 
-def wait_for(what: str, check: Callable[[], object], *, seconds: float, every: float = 0.2, log: Path | None = None) -> None:
+def wait_for(
+    what: str, check: Callable[[], object], *, seconds: float, every: float = 0.2, log: Path | None = None
+) -> None:
     """Waits until `check` returns something true. An exception counts as not yet, and its text ends in the failure;
     `Hopeless` ends the wait at once."""
     deadline = time.monotonic() + seconds
@@ -277,7 +283,7 @@ def wait_for(what: str, check: Callable[[], object], *, seconds: float, every: f
                 return
         except Hopeless:
             raise
-        except Exception as error:  # noqa: BLE001 - any failure of a check means "not yet"
+        except Exception as error:
             last = telling_line(str(error))
         if time.monotonic() > deadline:
             raise StepFailed(f"{what}: not within {human(seconds)}{f' ({last})' if last else ''}", log=log)

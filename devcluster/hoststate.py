@@ -1,0 +1,94 @@
+"""What a cluster could leave behind on a machine: taken before and after, the difference must be empty."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import subprocess
+from pathlib import Path
+
+import psutil
+
+from devcluster import host
+
+
+def _lines(*command: str) -> list[str]:
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
+    except FileNotFoundError:
+        return []
+
+
+def _processes() -> list[str]:
+    """Processes but for this one, its forebears and children, and the kernel's own threads."""
+    own = psutil.Process()
+    family = {
+        own.pid,
+        *(parent.pid for parent in own.parents()),
+        *(child.pid for child in own.children(recursive=True)),
+    }
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            if process.pid in family or process.pid == 2 or process.ppid() == 2:
+                continue
+            found.append(f"{process.pid} {' '.join(process.cmdline()) or process.name()}")
+    return found
+
+
+def _mounts() -> list[str]:
+    # Without the numbers of mounts: they say nothing of what is mounted where.
+    found = []
+    for line in Path("/proc/self/mountinfo").read_text().splitlines():
+        words = line.split()
+        rest = words[words.index("-") + 1 :]
+        found.append(f"{words[4]} {words[5]} {rest[0]} {rest[1]}")
+    return found
+
+
+def _addresses() -> list[str]:
+    listed = json.loads("".join(_lines("ip", "-json", "address")) or "[]")
+    return [
+        f"{link['ifname']} {address['local']}/{address['prefixlen']}"
+        for link in listed
+        for address in link.get("addr_info", [])
+    ]
+
+
+def _cgroups() -> list[str]:
+    if not host.CGROUPS.exists():
+        return []
+    return [folder for folder, _, _ in os.walk(host.CGROUPS)]
+
+
+def _namespaces() -> list[str]:
+    return [
+        line.split()[0] for line in _lines("lsns", "--noheadings", "--output", "NS,TYPE") if line.split()[1:] == ["net"]
+    ]
+
+
+def snapshot() -> dict[str, set[str]]:
+    """Processes, mounts, links, addresses, routes, nftables, cgroups, network namespaces, sysctls of this machine."""
+    return {
+        "processes": set(_processes()),
+        "mounts": set(_mounts()),
+        "links": set(os.listdir("/sys/class/net")),  # noqa: PTH208
+        "addresses": set(_addresses()),
+        "routes": set(_lines("ip", "route", "show", "table", "all")),
+        "nftables": set(_lines("nft", "list", "ruleset")),
+        "cgroups": set(_cgroups()),
+        "network namespaces": set(_namespaces()),
+        "sysctls": {f"{name}={value}" for name, value in host.read_sysctls().items()},
+        "ip_forward": {Path("/proc/sys/net/ipv4/ip_forward").read_text().strip()},
+    }
+
+
+def differences(before: dict[str, set[str]], after: dict[str, set[str]]) -> list[str]:
+    """What `after` has that `before` had not, and the reverse, a line each; a process that ended is no difference."""
+    lines = []
+    for kind, earlier in before.items():
+        lines += [f"{kind}: + {item}" for item in sorted(after[kind] - earlier)]
+        if kind != "processes":
+            lines += [f"{kind}: - {item}" for item in sorted(earlier - after[kind])]
+    return lines
