@@ -96,8 +96,6 @@ class Cluster:
                 f"cluster name {self.name!r}: up to 15 lower-case letters, digits and hyphens, a letter first",
                 remedy="choose another with --name",
             )
-        if not 0 <= self.slot < SLOTS:
-            raise StepFailed(f"slot {self.slot} is not between 0 and {SLOTS - 1}")
         if len(str(self.state)) > _LONGEST_STATE_FOLDER:
             raise StepFailed(
                 f"state folder {self.state}: its path has {len(str(self.state))} characters, of at most"
@@ -208,7 +206,9 @@ def default_cluster(
     cluster called `dev` has slot 0, others the first that is free."""
     if slot is None:
         slot = 0 if name == "dev" else next((free for free in range(1, SLOTS) if free not in taken), SLOTS)
-    if slot >= SLOTS:
+    if not 0 <= slot <= SLOTS:
+        raise StepFailed(f"slot {slot} is not between 0 and {SLOTS - 1}")
+    if slot == SLOTS:
         raise StepFailed(f"all {SLOTS} slots are taken by other clusters", remedy="take one down")
     try:
         return Cluster(

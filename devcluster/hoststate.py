@@ -6,11 +6,13 @@ import contextlib
 import json
 import os
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 
 import psutil
 
-from devcluster import host
+from devcluster import host, processes
+from devcluster.config import Cluster
 
 
 def _lines(*command: str) -> list[str]:
@@ -20,18 +22,21 @@ def _lines(*command: str) -> list[str]:
         return []
 
 
-def _processes() -> list[str]:
-    """Processes but for this one, its forebears and children, and the kernel's own threads."""
+def _family(pid: int) -> set[int]:
+    with contextlib.suppress(psutil.NoSuchProcess):
+        process = psutil.Process(pid)
+        return {pid, *(child.pid for child in process.children(recursive=True))}
+    return set()
+
+
+def _processes(without: set[int]) -> list[str]:
+    """Processes but for this one, its forebears and children, the kernel's own threads, and those left out."""
     own = psutil.Process()
-    family = {
-        own.pid,
-        *(parent.pid for parent in own.parents()),
-        *(child.pid for child in own.children(recursive=True)),
-    }
+    without = without | _family(own.pid) | {parent.pid for parent in own.parents()}
     found = []
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error):
-            if process.pid in family or process.pid == 2 or process.ppid() == 2:
+            if process.pid in without or process.pid == 2 or process.ppid() == 2:
                 continue
             found.append(f"{process.pid} {' '.join(process.cmdline()) or process.name()}")
     return found
@@ -62,23 +67,34 @@ def _cgroups() -> list[str]:
     return [folder for folder, _, _ in os.walk(host.CGROUPS)]
 
 
-def _namespaces() -> list[str]:
-    return [
-        line.split()[0] for line in _lines("lsns", "--noheadings", "--output", "NS,TYPE") if line.split()[1:] == ["net"]
-    ]
+def _namespaces(without: set[int]) -> list[str]:
+    found = []
+    for line in _lines("lsns", "--noheadings", "--type", "net", "--output", "NS,PID"):
+        namespace, pid = line.split()
+        if int(pid) not in without:
+            found.append(namespace)
+    return found
 
 
-def snapshot() -> dict[str, set[str]]:
-    """Processes, mounts, links, addresses, routes, nftables, cgroups, network namespaces, sysctls of this machine."""
+def snapshot(without: Sequence[Cluster] = ()) -> dict[str, set[str]]:
+    """Processes, mounts, links, addresses, routes, nftables, cgroups, network namespaces, sysctls of this machine.
+
+    What changes in the clusters `without` while they run is left out.
+    """
+    left_out: set[int] = set()
+    for cluster in without:
+        init = processes.read_init(cluster)
+        left_out |= _family(init.pid) if init else set()
+    groups = tuple(f"/{cluster.cgroup}/" for cluster in without)
     return {
-        "processes": set(_processes()),
+        "processes": set(_processes(left_out)),
         "mounts": set(_mounts()),
         "links": set(os.listdir("/sys/class/net")),  # noqa: PTH208
         "addresses": set(_addresses()),
         "routes": set(_lines("ip", "route", "show", "table", "all")),
         "nftables": set(_lines("nft", "list", "ruleset")),
-        "cgroups": set(_cgroups()),
-        "network namespaces": set(_namespaces()),
+        "cgroups": {path for path in _cgroups() if not any(group in f"{path}/" for group in groups)},
+        "network namespaces": set(_namespaces(left_out)),
         "sysctls": {f"{name}={value}" for name, value in host.read_sysctls().items()},
         "ip_forward": {Path("/proc/sys/net/ipv4/ip_forward").read_text().strip()},
     }

@@ -42,13 +42,15 @@ def cache_home() -> Path:
 
 
 class StepFailed(Exception):  # noqa: N818 - it reads as what happened
-    """A step did not succeed. `reason` is one line for the reader, `remedy` what to do, `log` where the rest stands."""
+    """A step did not succeed. `reason` is one line for the reader, `remedy` what to do, `log` where the rest stands;
+    `output` is all that a failed command printed."""
 
-    def __init__(self, reason: str, *, remedy: str = "", log: Path | None = None) -> None:
+    def __init__(self, reason: str, *, remedy: str = "", log: Path | None = None, output: str = "") -> None:
         super().__init__(reason)
         self.reason = reason
         self.remedy = remedy
         self.log = log
+        self.output = output
 
     def __str__(self) -> str:
         lines = [self.reason]
@@ -263,7 +265,7 @@ def run(
                 f"{name} did not end within {human(timeout or 0)}: {telling_line(text)}", remedy=remedy, log=log
             )
         if code != 0:
-            raise StepFailed(f"{name} failed ({code}): {telling_line(text)}", remedy=remedy, log=log)
+            raise StepFailed(f"{name} failed ({code}): {telling_line(text)}", remedy=remedy, log=log, output=text)
         return text
     finally:
         if sink:
