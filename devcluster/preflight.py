@@ -20,6 +20,7 @@ from devcluster.progress import StepFailed, cache_home
 # are checked where they are built.
 FIRST_START_BYTES = 8 << 30
 START_BYTES = 2 << 30
+_IP_FREEBIND = 15  # <linux/in.h>; Python's socket module has no name for it
 
 
 def require_linux_root() -> None:
@@ -83,15 +84,12 @@ def _can_bind(address: str, port: int, kind: socket.SocketKind) -> bool:
     with socket.socket(socket.AF_INET, kind) as probe:
         if kind == socket.SOCK_STREAM:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        # The bridge's address may not be there yet.
-        probe.setsockopt(socket.IPPROTO_IP, socket.IP_FREEBIND, 1) if hasattr(socket, "IP_FREEBIND") else None
+        probe.setsockopt(socket.IPPROTO_IP, _IP_FREEBIND, 1)  # the bridge's address may not be there yet
         try:
             probe.bind((address, port))
         except OSError as error:
             if error.errno == errno.EADDRINUSE:
                 return False
-            if error.errno == errno.EADDRNOTAVAIL:
-                return True
             raise
     return True
 
