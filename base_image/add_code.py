@@ -1,7 +1,7 @@
-"""Makes a folder of copied packages a proper installation: the distribution's metadata, and compiled bytecode.
+"""Installs a folder of packages: copies them, and adds the distribution's metadata and compiled bytecode.
 
-Runs inside the image build: `add_code.py SITE_PACKAGES`. It does what installing a wheel would do, without a build
-backend, so that a change of our code costs a second. The version is read from `modelwright/__init__.py`, as in
+Runs inside the image build: `add_code.py FOLDER SITE_PACKAGES`. It does what installing a wheel would do, without a
+build backend, so that a change of our code costs a second. The version is read from `modelwright/__init__.py`, as in
 pyproject.toml. The bytecode is not checked against its source at start-up (the image's files do not change), so it
 stays valid whatever times the layers' files get.
 """
@@ -13,6 +13,7 @@ import compileall
 import hashlib
 import py_compile
 import re
+import shutil
 import sys
 from pathlib import Path
 
@@ -37,7 +38,8 @@ def record(files: dict[str, bytes]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def main(site_packages: Path) -> None:
+def main(folder: Path, site_packages: Path) -> None:
+    shutil.copytree(folder, site_packages, dirs_exist_ok=True)
     version = version_in((site_packages / DISTRIBUTION / "__init__.py").read_text())
     installed = {str(p.relative_to(site_packages)): p.read_bytes() for p in site_packages.rglob("*") if p.is_file()}
     metadata = site_packages / f"{DISTRIBUTION}-{version}.dist-info"
@@ -57,4 +59,4 @@ def main(site_packages: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(Path(sys.argv[1]), Path(sys.argv[2]))

@@ -27,7 +27,8 @@ _FORMAT = "1"
 
 def key(root: Path = ROOT) -> str:
     """The hash of what the base image is made from; images that are built on it have it among their inputs."""
-    return inputs.stage_tag(root, "base_image/Dockerfile", "", {"format": _FORMAT, "machine": platform.machine()})
+    stages, files = inputs.stage_inputs(root, "base_image/Dockerfile")
+    return inputs.tag(stages, files, {"format": _FORMAT, "machine": platform.machine()})
 
 
 def packages(listed: str) -> list[str]:
@@ -91,7 +92,7 @@ def _build_from_registry(steps: Steps, reference: str) -> bool:
     options = ("-v", f"{trusted}:{trusted}:ro") if trusted.is_dir() else ()
     try:
         with steps.step("build the base image", usual=40) as step:
-            buildah.build("base_image/Dockerfile", reference, layers=False, mounts=False, options=options, step=step)
+            buildah.build("base_image/Dockerfile", reference, options=options, step=step)
     except StepFailed as failed:
         steps.say(f"    {failed.reason}: the base image is made from Debian's packages here")
         return False

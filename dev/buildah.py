@@ -4,7 +4,6 @@ cache mounted instead of installed.
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import shlex
@@ -14,7 +13,6 @@ import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from dev.oci import Json, Layer, digest_of
 from devcluster.packages import ensure_packages
 from devcluster.progress import Step, StepFailed, Steps, cache_home, run
 
@@ -138,18 +136,17 @@ def build(
     *,
     target: str = "",
     arguments: Mapping[str, str] | None = None,
-    layers: bool = True,
-    mounts: bool = True,
+    uv: bool = False,
     options: tuple[str, ...] = (),
     step: Step,
 ) -> None:
-    """Builds stage `target` ("" for the last) of the Dockerfile at `ROOT/dockerfile` as `reference`. With `layers` each
-    instruction's result is kept for the next build."""
+    """Builds stage `target` ("" for the last) of the Dockerfile at `ROOT/dockerfile` as `reference`; with `uv`, uv
+    and its cache are there. Nothing is kept for the next build: what was built is known by its tag in the registry."""
     images_home().mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=images_home(), prefix="build-") as folder:
-        mounted = _prepare_mounts(Path(folder)) if mounts else []
+        mounted = _prepare_mounts(Path(folder)) if uv else []
         buildah(
-            "bud", "--isolation", "chroot", f"--layers={str(layers).lower()}", "--format", "oci", "--pull-never",
+            "bud", "--isolation", "chroot", "--layers=false", "--format", "oci", "--pull-never",
             *(("--target", target) if target else ()),
             *(word for name, value in (arguments or {}).items() for word in ("--build-arg", f"{name}={value}")),
             *mounted, *options, "-t", reference, "-f", ROOT / dockerfile, ROOT,
@@ -165,42 +162,9 @@ def push(source: str, repository: str, tag: str, address: str, *, insecure: bool
     )
 
 
-def only_layer(reference: str) -> Layer:
-    """The layer of an image that has just one."""
-    images_home().mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=images_home(), prefix="layer-") as folder:
-        layout = Path(folder)
-        buildah("push", "--quiet", "--format", "oci", *COMPRESSION, reference, f"oci:{layout}:layer")
-
-        def blob(digest: str) -> bytes:
-            return (layout / "blobs" / digest.replace(":", "/")).read_bytes()
-
-        manifest = _document(blob(_document((layout / "index.json").read_bytes())["manifests"][0]["digest"]))
-        config = _document(blob(manifest["config"]["digest"]))
-        (described,) = manifest["layers"]
-        (diff_id,) = config["rootfs"]["diff_ids"]
-        content = blob(described["digest"])
-    if digest_of(content) != described["digest"]:
-        raise StepFailed(
-            f"{reference}: its layer is damaged in buildah's storage", remedy="run buildah rmi --all, then try again"
-        )
-    return Layer(content, described["mediaType"], diff_id)
-
-
-def _document(content: bytes) -> Json:
-    parsed: Json = json.loads(content)
-    return parsed
-
-
 def remove(reference: str) -> None:
     """Removes an image; one that is in use or gone already is no failure, since nothing depends on its absence."""
     try:
         buildah("rmi", reference)
     except StepFailed:
         return
-
-
-def images_of(repository: str) -> list[str]:
-    """The references of the images that buildah has of PREFIX/repository."""
-    listed = buildah("images", "--noheading", "--format", "{{.Name}}:{{.Tag}}")
-    return [line for line in listed.split() if line.startswith(f"{PREFIX}/{repository}:")]

@@ -1,9 +1,9 @@
 """The images of the trainer and the model server, from their Dockerfiles into a registry.
 
-An image is pushed in two parts. Its dependencies are an image of their own, built and compressed when the locked
-requirements change: minutes, and gigabytes. Our code is one small layer, which is put on top of the dependencies by
-writing a new manifest in the registry: seconds. Where a registry has the dependencies (it is asked each time, since
-several registries may stand on one storage folder), nothing of them is built, read or sent.
+Each stage that an image's last stage copies from is one layer: torch, the other dependencies, our code. A layer has a
+tag that follows from its inputs, and is built and sent only to a registry that does not have it (which is asked each
+time, since several registries may stand on one storage folder). The image is then a manifest that names its layers. So
+a new line of code costs a second, and a new release of torch a minute.
 
     python -m dev.images --registry HOST:PORT [--only trainer|server|base] [--print]
 """
@@ -14,53 +14,75 @@ import argparse
 import contextlib
 import dataclasses
 import fcntl
-import hashlib
 import json
 import platform
 import sys
+import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from dev import base, buildah, inputs, oci
+from base_image import split_requirements
+from dev import base, buildah, inputs, layers, oci
 from dev.buildah import PREFIX, ROOT
 from dev.registry import Registry
 from devcluster.progress import StepFailed, Steps
 
 NAMES = ("trainer", "server")
 PROJECT = "modelwright"
+VENV = "/opt/venv"
 _ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
 _USER = "10001:10001"
-# Seconds on two cores, before this machine knows better.
-_USUAL = {"trainer": (240.0, 90.0), "server": (30.0, 6.0)}
+# Seconds on two cores, before this machine knows better; all but these are done in two.
+_USUAL = {"trainer torch": 150.0, "trainer rest": 15.0, "server dependencies": 12.0}
+
+
+@dataclasses.dataclass(frozen=True)
+class Part:
+    """A stage that is built by itself; `tag` names its result in the registry."""
+
+    stage: str
+    tag: str
 
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """An image's tags: `tag` is the whole image's, `dependencies` that of the image below our code."""
+    """An image: `layers`, the lowest first, on top of the `settings` (the base, the user, the entry point)."""
 
     name: str
     dockerfile: str
-    base: str
+    settings: Part
+    layers: tuple[Part, ...]
     tag: str
-    dependencies: str
 
     @property
     def repository(self) -> str:
         return f"{PROJECT}/{self.name}"
 
 
+def _as_installed(stage: str, path: str, content: bytes) -> bytes:
+    """What `stage` makes of a file: of locked requirements, those that it installs, whatever is remarked on them."""
+    if not path.startswith("requirements/"):
+        return content
+    locked = split_requirements.parse(content.decode())
+    if stage in ("torch", "rest"):
+        locked = split_requirements.split(locked, "torch")[0 if stage == "torch" else 1]
+    lines = (line for requirement in locked for line in requirement.text.splitlines())
+    return "\n".join(line for line in lines if not line.lstrip().startswith("#")).encode()
+
+
 def plan(name: str, root: Path = ROOT) -> Plan:
     """The plan of image `name`, from the files of the repository at `root`."""
     dockerfile = f"{name}_image/Dockerfile"
-    base_key = base.key(root)
-    arguments = {"BASE": base_key}
-    return Plan(
-        name,
-        dockerfile,
-        base_key,
-        inputs.stage_tag(root, dockerfile, "", arguments),
-        f"dependencies-{inputs.stage_tag(root, dockerfile, 'dependencies', arguments)}",
-    )
+    arguments = {"BASE": base.key(root)}
+
+    def part(stage: str) -> Part:
+        needed, files = inputs.stage_inputs(root, dockerfile, stage)
+        installed = {path: _as_installed(stage, path, content) for path, content in files.items()}
+        return Part(stage, f"{stage}-{inputs.tag(needed, installed, arguments)}")
+
+    settings, stages = inputs.joined(inputs.parse((root / dockerfile).read_text()), VENV)
+    parts = (part(settings), *map(part, stages))
+    return Plan(name, dockerfile, parts[0], parts[1:], inputs.fingerprint(*(part.tag.encode() for part in parts)))
 
 
 def references(registry: str, names: Sequence[str] = NAMES) -> dict[str, str]:
@@ -94,47 +116,58 @@ def _is_there(registry: Registry, reference: str) -> bool:
 def _push(steps: Steps, registry: Registry, wanted: Plan) -> None:
     if registry.has_manifest(wanted.repository, wanted.tag):  # while we waited, another process may have pushed it
         return
-    dependencies = registry.image(wanted.repository, wanted.dependencies)
-    reference = base.ensure_base(steps)
-    if dependencies is None:
-        _push_dependencies(steps, registry, wanted, reference)
-        dependencies = registry.image(wanted.repository, wanted.dependencies)
-    if dependencies is None:
-        raise StepFailed(f"registry {registry.address} lost {wanted.repository}:{wanted.dependencies} after the push")
-    layer = _code_layer(steps, wanted, reference)
-    with steps.step(f"push the {wanted.name} image", key=f"push {wanted.name} code", usual=0.3):
-        image = oci.with_layer(dependencies, layer, created_by="COPY --from=layer / /")
-        registry.give_image(wanted.repository, wanted.tag, image, (layer,))
+    image = registry.image(wanted.repository, wanted.settings.tag) or _push_settings(steps, registry, wanted)
+    for part in wanted.layers:
+        kept = registry.image(wanted.repository, part.tag)
+        layer = oci.layers_of(kept)[0] if kept else _push_layer(steps, registry, wanted, part)
+        image = oci.with_layer(image, layer, created_by=f"COPY --from={part.stage} {VENV} {VENV}")
+    registry.give_image(wanted.repository, wanted.tag, image)
 
 
-def _push_dependencies(steps: Steps, registry: Registry, wanted: Plan, base_reference: str) -> None:
-    reference = f"{PREFIX}/{wanted.name}:{wanted.dependencies}"
-    build_seconds, push_seconds = _USUAL[wanted.name]
-    if not buildah.has_image(reference):
-        with steps.step(f"build the {wanted.name} image's dependencies", usual=build_seconds) as step:
-            buildah.build(
-                wanted.dockerfile, reference, target="dependencies", arguments={"BASE": base_reference}, step=step
-            )  # fmt: skip
-    with steps.step(f"push the {wanted.name} image's dependencies", usual=push_seconds):
+def _push_settings(steps: Steps, registry: Registry, wanted: Plan) -> oci.Image:
+    """The image that the layers are put on."""
+    with _built(steps, wanted, wanted.settings) as reference:
         buildah.push(
-            reference, wanted.repository, wanted.dependencies, registry.address, insecure=registry.insecure
+            reference, wanted.repository, wanted.settings.tag, registry.address, insecure=registry.insecure
         )  # fmt: skip
-    # Each torch is 6 GB: the newest stays, for the layers that the next one shares with it.
-    for old in set(buildah.images_of(wanted.name)) - {reference}:
-        buildah.remove(old)
+    pushed = registry.image(wanted.repository, wanted.settings.tag)
+    if pushed is None:
+        raise StepFailed(f"registry {registry.address} lost {wanted.repository}:{wanted.settings.tag} after the push")
+    return pushed
 
 
-def _code_layer(steps: Steps, wanted: Plan, base_reference: str) -> oci.Layer:
-    reference = f"{PREFIX}/{wanted.name}-code:{wanted.tag}"
-    with steps.step(f"build the {wanted.name} image's code", usual=3) as step:
-        arguments = {"BASE": base_reference}
+def _push_layer(steps: Steps, registry: Registry, wanted: Plan, part: Part) -> oci.Descriptor:
+    """Builds a layer and sends it. The stage's folder is mounted from outside, and so buildah has nothing to commit."""
+    layers.ensure_tools(steps)
+    with tempfile.TemporaryDirectory(dir=buildah.images_home(), prefix="layer-", ignore_cleanup_errors=True) as made:
+        root = Path(made)
+        mount = ("-v", f"{layers.empty_layer_root(root, VENV)}:{VENV}:rw")
+        with _built(steps, wanted, part, options=mount, uv=part.stage != "code"):
+            packing = layers.Packing(root)
+            registry.give_stream(wanted.repository, packing.blocks(), lambda: packing.descriptor.digest)
+    layer = packing.descriptor
+    kept = oci.image_from_scratch(layer, architecture=_architecture(), settings={})
+    registry.give_image(wanted.repository, part.tag, kept)
+    return layer
+
+
+@contextlib.contextmanager
+def _built(steps: Steps, wanted: Plan, part: Part, *, options: tuple[str, ...] = (), uv: bool = False) -> Iterator[str]:
+    """Builds a stage, and gives its reference for the time of a step that sends what was built."""
+    base_reference = base.ensure_base(steps)
+    reference = f"{PREFIX}/{wanted.name}:{part.tag}"
+    what = f"{wanted.name} {part.stage}"
+    with steps.step(f"build and push: {what}", key=f"image {what}", usual=_USUAL.get(what, 2.0)) as step:
         buildah.build(
-            wanted.dockerfile, reference, target="layer", arguments=arguments, layers=False, mounts=False, step=step
+            wanted.dockerfile, reference, target=part.stage, arguments={"BASE": base_reference}, options=options,
+            uv=uv, step=step,
         )  # fmt: skip
+        step.note("sending it to the registry")
         try:
-            return buildah.only_layer(reference)
+            yield reference
         finally:
             buildah.remove(reference)
+        step.note("")
 
 
 def _push_base(steps: Steps, registry: Registry) -> None:
@@ -153,17 +186,23 @@ def push_binary_image(steps: Steps, registry: str, name: str, binary: Path, entr
         content = binary.read_bytes()
     except OSError as error:
         raise StepFailed(f"image {name}: cannot read {binary}: {error.strerror}", remedy="build it first") from error
-    architecture = _ARCHITECTURES.get(platform.machine(), platform.machine())
+    architecture = _architecture()
     stated = json.dumps([list(entrypoint), architecture, _USER]).encode()
-    tag = hashlib.sha256(hashlib.sha256(content).digest() + stated).hexdigest()[: inputs.TAG_LENGTH]
+    tag = inputs.fingerprint(content, stated)
     repository = f"{PROJECT}/{name}"
     target = Registry.at(registry)
     if not target.has_manifest(repository, tag):
         with steps.step(f"push the {name} image", usual=2):
-            layer = oci.layer_of_file(entrypoint[0].lstrip("/"), content)
-            image = oci.image_from_scratch(layer, entrypoint=entrypoint, architecture=architecture, user=_USER)
-            target.give_image(repository, tag, image, (layer,))
+            layer, blob = oci.layer_of_file(entrypoint[0].lstrip("/"), content)
+            settings = {"Entrypoint": list(entrypoint), "User": _USER, "WorkingDir": "/"}
+            image = oci.image_from_scratch(layer, architecture=architecture, settings=settings)
+            target.give_blob(repository, blob)
+            target.give_image(repository, tag, image)
     return f"{registry}/{repository}:{tag}"
+
+
+def _architecture() -> str:
+    return _ARCHITECTURES.get(platform.machine(), platform.machine())
 
 
 @contextlib.contextmanager

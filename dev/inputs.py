@@ -110,26 +110,36 @@ def files_of(root: Path, sources: tuple[str, ...]) -> dict[str, bytes]:
     return found
 
 
-def tag(stages: list[Stage], files: Mapping[str, bytes], arguments: Mapping[str, str]) -> str:
-    """The tag of an image built from `stages`, `files` and build `arguments`."""
+def fingerprint(*parts: bytes) -> str:
+    """A tag that follows from `parts`, in their order."""
     digest = hashlib.sha256()
-
-    def add(*parts: bytes) -> None:
-        for part in parts:  # lengths keep apart what would read the same joined
-            digest.update(len(part).to_bytes(8, "big") + part)
-
-    for stage in stages:
-        add(b"stage", *(line.encode() for line in stage.instructions))
-    for path, content in sorted(files.items()):
-        add(b"file", path.encode(), content)
-    for name, value in sorted(arguments.items()):
-        add(b"argument", name.encode(), value.encode())
+    for part in parts:  # lengths keep apart what would read the same joined
+        digest.update(len(part).to_bytes(8, "big") + part)
     return digest.hexdigest()[:TAG_LENGTH]
 
 
-def stage_tag(root: Path, dockerfile: str, target: str, arguments: Mapping[str, str]) -> str:
-    """The tag of stage `target` ("" for the last) of the Dockerfile at `root/dockerfile`."""
+def tag(stages: list[Stage], files: Mapping[str, bytes], arguments: Mapping[str, str]) -> str:
+    """The tag of what is built from `stages`, `files` and build `arguments`."""
+    parts = [part.encode() for stage in stages for part in ("stage", *stage.instructions)]
+    for path, content in sorted(files.items()):
+        parts += [b"file", path.encode(), content]
+    for name, value in sorted(arguments.items()):
+        parts += [b"argument", name.encode(), value.encode()]
+    return fingerprint(*parts)
+
+
+def joined(stages: Mapping[str, Stage], folder: str) -> tuple[str, tuple[str, ...]]:
+    """What the last stage puts together: the stage that it is built on, and the stages whose `folder` it copies, each
+    of which is one layer. Raises ValueError where it does anything else."""
+    last = stages[last_stage(stages)]
+    expected = tuple(f"COPY --from={stage} {folder} {folder}" for stage in last.stages)
+    if last.instructions[1:] != expected:
+        raise ValueError(f"the last stage may only copy {folder} from other stages: {last.instructions[1:]}")
+    return last.parent, last.stages
+
+
+def stage_inputs(root: Path, dockerfile: str, target: str = "") -> tuple[list[Stage], dict[str, bytes]]:
+    """What stage `target` ("" for the last) of the Dockerfile at `root/dockerfile` is built from: stages, and files."""
     stages = parse((root / dockerfile).read_text())
     needed = closure(stages, target or last_stage(stages))
-    sources = tuple(source for stage in needed for source in stage.sources)
-    return tag(needed, files_of(root, sources), arguments)
+    return needed, files_of(root, tuple(source for stage in needed for source in stage.sources))

@@ -1,4 +1,4 @@
-"""OCI images as data: a layer of one binary, and an image made of another one and one more layer. Pure.
+"""OCI images as data: an image made of another one and one more layer, and a layer of one binary. Pure.
 
 https://github.com/opencontainers/image-spec
 """
@@ -18,6 +18,7 @@ from typing import Any
 MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 CONFIG = "application/vnd.oci.image.config.v1+json"
 LAYER_GZIP = "application/vnd.oci.image.layer.v1.tar+gzip"
+LAYER_ZSTD = "application/vnd.oci.image.layer.v1.tar+zstd"
 EPOCH = "1970-01-01T00:00:00Z"
 Json = dict[str, Any]
 
@@ -31,19 +32,17 @@ def encode(document: Json) -> bytes:
 
 
 @dataclasses.dataclass(frozen=True)
-class Layer:
-    """A layer as it is sent: `content` compressed as `media_type` says; `diff_id` is the digest of the plain tar."""
+class Descriptor:
+    """A layer in a registry: `digest` and `size` in bytes are those of the compressed tar, `diff_id` the digest of the
+    plain one."""
 
-    content: bytes
     media_type: str
+    digest: str
+    size: int
     diff_id: str
 
-    @property
-    def digest(self) -> str:
-        return digest_of(self.content)
-
-    def descriptor(self) -> Json:
-        return {"mediaType": self.media_type, "digest": self.digest, "size": len(self.content)}
+    def to_json(self) -> Json:
+        return {"mediaType": self.media_type, "digest": self.digest, "size": self.size}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,32 +60,40 @@ class Image:
         return cls({"schemaVersion": 2, "mediaType": MANIFEST, "config": described, "layers": list(layers)}, config)
 
 
-def layer_of_file(name: str, content: bytes) -> Layer:
-    """A layer with one executable file in the root folder. The same bytes for the same content, on any machine."""
+def layers_of(image: Image) -> tuple[Descriptor, ...]:
+    """The layers of an image, the lowest first. Raises ValueError where its two documents disagree on their number."""
+    pairs = zip(image.manifest["layers"], image.config["rootfs"]["diff_ids"], strict=True)
+    return tuple(Descriptor(layer["mediaType"], layer["digest"], layer["size"], diff_id) for layer, diff_id in pairs)
+
+
+def layer_of_file(name: str, content: bytes) -> tuple[Descriptor, bytes]:
+    """A layer with one executable file, and its bytes: the same for the same content, on any machine."""
     packed = io.BytesIO()
     with tarfile.open(fileobj=packed, mode="w", format=tarfile.USTAR_FORMAT) as archive:
         entry = tarfile.TarInfo(name)
         entry.size, entry.mode = len(content), 0o755
         archive.addfile(entry, io.BytesIO(content))
     plain = packed.getvalue()
-    return Layer(gzip.compress(plain, compresslevel=1, mtime=0), LAYER_GZIP, digest_of(plain))
+    blob = gzip.compress(plain, compresslevel=1, mtime=0)
+    return Descriptor(LAYER_GZIP, digest_of(blob), len(blob), digest_of(plain)), blob
 
 
-def image_from_scratch(layer: Layer, *, entrypoint: Sequence[str], architecture: str, user: str) -> Image:
+def image_from_scratch(layer: Descriptor, *, architecture: str, settings: Json) -> Image:
+    """An image of one layer; `settings` are the config's: Entrypoint, User, and so on."""
     config = {
         "created": EPOCH,
         "architecture": architecture,
         "os": "linux",
-        "config": {"Entrypoint": list(entrypoint), "User": user, "WorkingDir": "/"},
+        "config": settings,
         "rootfs": {"type": "layers", "diff_ids": [layer.diff_id]},
         "history": [{"created": EPOCH, "created_by": "modelwright dev.images"}],
     }
-    return Image.of(config, [layer.descriptor()])
+    return Image.of(config, [layer.to_json()])
 
 
-def with_layer(image: Image, layer: Layer, *, created_by: str) -> Image:
+def with_layer(image: Image, layer: Descriptor, *, created_by: str) -> Image:
     """`image` with one more layer on top. Entrypoint, user and environment stay those of `image`."""
     config = copy.deepcopy(image.config)
     config["rootfs"]["diff_ids"].append(layer.diff_id)
     config.setdefault("history", []).append({"created": config.get("created", EPOCH), "created_by": created_by})
-    return Image.of(config, [*image.manifest["layers"], layer.descriptor()])
+    return Image.of(config, [*image.manifest["layers"], layer.to_json()])

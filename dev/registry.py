@@ -13,12 +13,14 @@ import json
 import os
 import ssl
 import urllib.parse
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from dev.oci import CONFIG, MANIFEST, Image, Layer, digest_of, encode
+from dev.oci import MANIFEST, Image, digest_of, encode
 from devcluster.progress import StepFailed
 
-_SECONDS = 60
+# A registry reads a layer of gigabytes once more before it answers that it has it.
+_SECONDS = 300
 _ACCEPTED = f"{MANIFEST}, application/vnd.docker.distribution.manifest.v2+json"
 
 
@@ -58,23 +60,27 @@ class Registry:
             insecure = is_insecure(address, os.environ.get("REGISTRY_INSECURE"))
         return cls(address, insecure)
 
-    def _connection(self, address: str, *, secure: bool) -> http.client.HTTPConnection:
-        if not secure:
-            return http.client.HTTPConnection(address, timeout=_SECONDS)
-        return http.client.HTTPSConnection(address, timeout=_SECONDS, context=ssl.create_default_context())
+    def _connection(self) -> http.client.HTTPConnection:
+        if self.insecure:
+            return http.client.HTTPConnection(self.address, timeout=_SECONDS)
+        return http.client.HTTPSConnection(self.address, timeout=_SECONDS, context=ssl.create_default_context())
 
     def _ask(
-        self, method: str, path: str, *, body: bytes | None = None, headers: dict[str, str] | None = None
+        self,
+        method: str,
+        path: str,
+        *,
+        body: bytes | Iterable[bytes] | None = None,
+        headers: Mapping[str, str] | None = None,
     ) -> Answer:
-        """One request. `path` may be a whole address, as registries give it for an upload."""
+        """One request. `path` may be a whole address, as registries give it for an upload: its host is left out, since
+        that is the registry's own idea of it, which may be wrong behind a port forward."""
         whole = urllib.parse.urlsplit(path)
-        # An upload's address is the registry's own idea of its host, which may be wrong behind a port forward.
         target = urllib.parse.urlunsplit(("", "", whole.path, whole.query, ""))
-        connection = self._connection(self.address, secure=not self.insecure)
+        connection = self._connection()
         try:
-            # An upload without content says so: http.client would leave the length out, and some registries then hang.
-            length = {"Content-Length": "0"} if body is None and method in ("POST", "PUT") else {}
-            connection.request(method, target, body=body, headers={**length, **(headers or {})})
+            streamed = body is not None and not isinstance(body, bytes)
+            connection.request(method, target, body=body, headers=dict(headers or {}), encode_chunked=streamed)
             response = connection.getresponse()
             return Answer(response.status, response.getheader("Location") or "", response.read())
         except (OSError, http.client.HTTPException) as error:
@@ -115,29 +121,29 @@ class Registry:
 
     def give_blob(self, repository: str, content: bytes) -> None:
         """Uploads a blob that the repository does not have yet; one that is there is left alone."""
-        digest = digest_of(content)
-        if self.has_blob(repository, digest):
-            return
-        what = f"upload to {repository}"
-        begun = self._expect(self._ask("POST", f"/v2/{repository}/blobs/uploads/"), (202,), what)
-        separator = "&" if "?" in begun.location else "?"
-        ended = self._ask(
-            "PUT",
-            f"{begun.location}{separator}digest={urllib.parse.quote(digest)}",
-            body=content,
-            headers={"Content-Type": "application/octet-stream"},
-        )
-        self._expect(ended, (201,), what)
+        if not self.has_blob(repository, digest_of(content)):
+            self._end_upload(repository, self._begin_upload(repository), digest_of(content), content)
 
-    def give_image(self, repository: str, tag: str, image: Image, layers: tuple[Layer, ...]) -> None:
-        """Uploads `layers` and the image's documents; its other layers must be in the repository. The tag comes last,
-        so that an image with a tag is whole."""
-        for layer in layers:
-            self.give_blob(repository, layer.content)
-        config = encode(image.config)
-        if image.manifest["config"]["mediaType"] != CONFIG:
-            raise ValueError(f"{repository}:{tag} is no OCI image")
-        self.give_blob(repository, config)
+    def give_stream(self, repository: str, blocks: Iterable[bytes], digest: Callable[[], str]) -> None:
+        """Uploads a blob of unknown length; `digest` is asked for when all blocks were sent."""
+        place = self._begin_upload(repository)
+        headers = {"Content-Type": "application/octet-stream", "Transfer-Encoding": "chunked"}
+        sent = self._expect(self._ask("PATCH", place, body=blocks, headers=headers), (202,), f"upload to {repository}")
+        self._end_upload(repository, sent.location or place, digest(), b"")
+
+    def _begin_upload(self, repository: str) -> str:
+        begun = self._ask("POST", f"/v2/{repository}/blobs/uploads/", body=b"")
+        return self._expect(begun, (202,), f"upload to {repository}").location
+
+    def _end_upload(self, repository: str, place: str, digest: str, content: bytes) -> None:
+        named = f"{place}{'&' if '?' in place else '?'}digest={urllib.parse.quote(digest)}"
+        ended = self._ask("PUT", named, body=content, headers={"Content-Type": "application/octet-stream"})
+        self._expect(ended, (201,), f"upload to {repository}")
+
+    def give_image(self, repository: str, tag: str, image: Image) -> None:
+        """Uploads the image's documents; its layers must be in the repository. The tag comes last, so that an image
+        with a tag is whole."""
+        self.give_blob(repository, encode(image.config))
         answer = self._ask(
             "PUT",
             f"/v2/{repository}/manifests/{tag}",

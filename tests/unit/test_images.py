@@ -7,6 +7,7 @@ import io
 import os
 import re
 import shutil
+import subprocess
 import tarfile
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from base_image import add_code, split_requirements
-from dev import base, buildah, images, inputs, oci, registry
+from dev import base, buildah, images, inputs, layers, oci, registry
 
 ROOT = Path(__file__).parents[2]
 LOCKED = {name: (ROOT / "requirements" / f"{name}.txt").read_text() for name in images.NAMES}
@@ -31,12 +32,20 @@ def checkout(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_a_changed_byte_of_code_changes_the_tag_but_not_that_of_the_dependencies(checkout: Path) -> None:
-    before = images.plan("trainer", checkout)
+def parts(name: str, root: Path) -> dict[str, str]:
+    plan = images.plan(name, root)
+    return {part.stage: part.tag for part in (plan.settings, *plan.layers)}
+
+
+def changed(before: dict[str, str], after: dict[str, str]) -> set[str]:
+    return {stage for stage in before if before[stage] != after[stage]}
+
+
+def test_a_changed_byte_of_code_changes_the_image_and_the_layer_of_code_alone(checkout: Path) -> None:
+    image, before = images.plan("trainer", checkout), parts("trainer", checkout)
     (checkout / CODE).write_bytes((checkout / CODE).read_bytes() + b"#")
-    after = images.plan("trainer", checkout)
-    assert after.tag != before.tag
-    assert after.dependencies == before.dependencies
+    assert images.plan("trainer", checkout).tag != image.tag
+    assert changed(before, parts("trainer", checkout)) == {"code"}
 
 
 def test_one_images_code_is_no_input_of_the_other(checkout: Path) -> None:
@@ -63,13 +72,26 @@ def test_a_new_file_and_a_new_name_change_the_tag(checkout: Path) -> None:
     assert len({before, added, images.plan("trainer", checkout).tag}) == 3
 
 
-@pytest.mark.parametrize("path", ["requirements/trainer.txt", "base_image/packages.txt", "base_image/finish.sh"])
-def test_requirements_and_base_change_the_dependencies(checkout: Path, path: str) -> None:
+@pytest.mark.parametrize(("package", "layer"), [("triton", "torch"), ("numpy", "rest")])
+def test_a_changed_requirement_changes_its_layer_alone(checkout: Path, package: str, layer: str) -> None:
+    before = parts("trainer", checkout)
+    locked = checkout / "requirements" / "trainer.txt"
+    locked.write_text(re.sub(rf"^{package}==\S+", f"{package}==99.9", locked.read_text(), flags=re.MULTILINE))
+    assert changed(before, parts("trainer", checkout)) == {layer}
+
+
+def test_another_way_to_lock_the_same_requirements_changes_nothing(checkout: Path) -> None:
     before = images.plan("trainer", checkout)
+    locked = checkout / "requirements" / "trainer.txt"
+    locked.write_text("# by another command\n" + re.sub(r"\n    # via \w+$", "", locked.read_text(), count=1))
+    assert images.plan("trainer", checkout) == before
+
+
+@pytest.mark.parametrize("path", ["base_image/packages.txt", "base_image/finish.sh", "base_image/dpkg.cfg"])
+def test_another_base_changes_everything(checkout: Path, path: str) -> None:
+    before = parts("server", checkout)
     (checkout / path).write_bytes((checkout / path).read_bytes() + b"# more\n")
-    after = images.plan("trainer", checkout)
-    assert after.dependencies != before.dependencies
-    assert after.tag != before.tag
+    assert changed(before, parts("server", checkout)) == {"settings", "dependencies", "code"}
 
 
 def test_a_comment_in_a_dockerfile_changes_no_tag(checkout: Path) -> None:
@@ -79,13 +101,16 @@ def test_a_comment_in_a_dockerfile_changes_no_tag(checkout: Path) -> None:
     assert images.plan("trainer", checkout) == before
 
 
-@pytest.mark.parametrize("name", images.NAMES)
-def test_the_dependencies_are_built_without_our_code(name: str) -> None:
-    stages = inputs.parse((ROOT / f"{name}_image" / "Dockerfile").read_text())
-    assert {stage.name for stage in inputs.closure(stages, "dependencies")} <= {"dependencies", "requirements"}
-    assert {stage.name for stage in inputs.closure(stages, "layer")} == {"code", "layer"}
-    last = stages[inputs.last_stage(stages)]
-    assert last.instructions == ("FROM dependencies", "COPY --from=layer / /"), "what images.py joins in the registry"
+def test_torch_and_our_code_are_layers_of_their_own() -> None:
+    stages = [part.stage for part in images.plan("trainer").layers]
+    assert stages == ["torch", "rest", "code"], "what changes most comes last"
+
+
+@pytest.mark.parametrize("extra", ["RUN true", "COPY --from=a /etc /etc", "USER 0"])
+def test_a_last_stage_that_does_more_than_join_layers_is_refused(extra: str) -> None:
+    dockerfile = f"FROM x AS a\nFROM x AS s\nFROM s\nCOPY --from=a /v /v\n{extra}\n"
+    with pytest.raises(ValueError, match="may only copy"):
+        inputs.joined(inputs.parse(dockerfile), "/v")
 
 
 @pytest.mark.parametrize("instruction", ["ADD x /x", "COPY *.py /x", "COPY ${FOLDER} /x", "COPY alone"])
@@ -149,24 +174,44 @@ def test_a_line_that_is_no_locked_package_is_refused() -> None:
 
 
 def test_a_binarys_layer_is_the_same_bytes_each_time_and_holds_it_executable() -> None:
-    layer = oci.layer_of_file("pause", b"\x7fELF")
-    assert oci.layer_of_file("pause", b"\x7fELF") == layer
-    plain = gzip.decompress(layer.content)
-    assert layer.diff_id == oci.digest_of(plain)
+    layer, blob = oci.layer_of_file("pause", b"\x7fELF")
+    assert oci.layer_of_file("pause", b"\x7fELF") == (layer, blob)
+    plain = gzip.decompress(blob)
+    assert (layer.digest, layer.size, layer.diff_id) == (oci.digest_of(blob), len(blob), oci.digest_of(plain))
     with tarfile.open(fileobj=io.BytesIO(plain)) as archive:
         (entry,) = archive.getmembers()
     assert (entry.name, entry.mode, entry.size) == ("pause", 0o755, 4)
 
 
 def test_a_layer_on_top_keeps_the_image_below() -> None:
-    below = oci.image_from_scratch(oci.layer_of_file("a", b"a"), entrypoint=["/a"], architecture="amd64", user="1:1")
-    layer = oci.layer_of_file("b", b"b")
+    below_layer, layer = oci.layer_of_file("a", b"a")[0], oci.layer_of_file("b", b"b")[0]
+    below = oci.image_from_scratch(below_layer, architecture="amd64", settings={"User": "1:1"})
     above = oci.with_layer(below, layer, created_by="test")
-    assert above.manifest["layers"] == [*below.manifest["layers"], layer.descriptor()]
-    assert above.config["rootfs"]["diff_ids"] == [*below.config["rootfs"]["diff_ids"], layer.diff_id]
-    assert above.config["config"] == below.config["config"]
+    assert oci.layers_of(above) == (below_layer, layer)
+    assert above.config["config"] == {"User": "1:1"}
     assert above.manifest["config"]["digest"] == oci.digest_of(oci.encode(above.config))
-    assert len(below.config["rootfs"]["diff_ids"]) == 1, "the image below is left as it was"
+    assert oci.layers_of(below) == (below_layer,), "the image below is left as it was"
+
+
+@pytest.mark.skipif(not shutil.which("zstd"), reason="zstd is not installed")
+def test_a_folders_layer_is_what_its_descriptor_says_and_knows_no_times(tmp_path: Path) -> None:
+    described = []
+    for number in (1, 2):
+        root = tmp_path / str(number)
+        folder = layers.empty_layer_root(root, "/opt/venv")
+        (folder / "file").write_text("content")
+        os.utime(folder / "file", (number, number))
+        packing = layers.Packing(root)
+        blob = b"".join(packing.blocks())
+        assert (packing.descriptor.digest, packing.descriptor.size) == (oci.digest_of(blob), len(blob))
+        described.append(packing.descriptor)
+    assert described[0] == described[1]
+    plain = subprocess.run(["zstd", "-dc"], input=blob, capture_output=True, check=True).stdout
+    assert described[0].diff_id == oci.digest_of(plain)
+    with tarfile.open(fileobj=io.BytesIO(plain)) as archive:
+        entries = {entry.name: (entry.mode, entry.uid) for entry in archive}
+    assert entries["opt/venv"] == (0o755, 0)
+    assert set(entries) == {"opt", "opt/venv", "opt/venv/file"}
 
 
 @pytest.mark.parametrize(
@@ -203,14 +248,14 @@ def test_an_indexs_password_is_mounted_and_quoted() -> None:
 
 
 def test_copied_code_becomes_an_installed_distribution(tmp_path: Path) -> None:
-    package = tmp_path / "modelwright"
-    package.mkdir()
+    package = tmp_path / "code" / "modelwright"
+    package.mkdir(parents=True)
     (package / "__init__.py").write_text('__version__ = "1.2.3"\n')
-    add_code.main(tmp_path)
-    metadata = tmp_path / "modelwright-1.2.3.dist-info"
+    add_code.main(tmp_path / "code", tmp_path / "site")
+    metadata = tmp_path / "site" / "modelwright-1.2.3.dist-info"
     assert "Version: 1.2.3" in (metadata / "METADATA").read_text()
     assert re.search(r"^modelwright/__init__\.py,sha256=[\w-]{43},22$", (metadata / "RECORD").read_text(), re.MULTILINE)
-    assert list(package.glob("__pycache__/*.pyc"))
+    assert list((tmp_path / "site" / "modelwright").glob("__pycache__/*.pyc"))
 
 
 def test_a_version_that_is_not_assigned_is_said() -> None:
