@@ -18,7 +18,7 @@ from devcluster.progress import Step, StepFailed, Steps, cache_home, run
 
 ROOT = Path(__file__).parent.parent
 PREFIX = "localhost/modelwright"
-# zstd's first level: 5 GB of CUDA libraries get 3 % smaller at the default level, and take three times as long.
+# As dev/layers.py compresses: the fastest level.
 COMPRESSION = ("--compression-format", "zstd", "--compression-level", "1")
 _MOUNTED = "/mnt/build"
 _MOUNTED_CACHE = "/mnt/uv-cache"

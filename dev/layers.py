@@ -24,7 +24,7 @@ _TAR = (
     "tar", "--create", "--sort=name", "--mtime=1980-01-01T00:00:00Z", "--owner=0", "--group=0", "--numeric-owner",
     "--format=posix", "--pax-option=exthdr.name=%d/PaxHeaders/%f,delete=atime,delete=ctime",
 )  # fmt: skip
-# The first level: the push of a new torch waits for it, and a pull is bound by the disk at any level.
+# The fastest level: the push of a new torch waits for it.
 _ZSTD = ("zstd", "--quiet", "-1", "-T0", "--stdout")
 
 
