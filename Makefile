@@ -39,11 +39,10 @@ bench: $(READY) ## figures: what things take, on this machine
 	@$(PYTHON) -m pytest tests/bench -s $(PYTEST)
 
 lint: $(READY) ## style, types, direction of imports
-	@$(PYTHON) -m ruff check --quiet . && $(PYTHON) -m ruff format --check --quiet . && $(PYTHON) -m mypy --no-error-summary && \
-	  $(PYTHON) -m importlinter.cli lint-imports >/dev/null 2>&1 || $(MAKE) lint-verbose
-
-lint-verbose:
-	@$(PYTHON) -m ruff check . && $(PYTHON) -m ruff format --check . && $(PYTHON) -m mypy && .venv/bin/lint-imports
+	@$(PYTHON) -m ruff check --quiet . && $(PYTHON) -m ruff format --check --quiet .
+	@$(PYTHON) -m mypy --no-error-summary
+	@.venv/bin/lint-imports > .import-linter.log || { cat .import-linter.log; exit 1; }
+	@echo "  ✓ lint: ruff, mypy, import-linter" >&2
 
 format: $(READY) ## put the code in its form
 	@$(PYTHON) -m ruff check --fix --quiet . ; $(PYTHON) -m ruff format --quiet .

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import os
+import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,7 +13,7 @@ from pathlib import Path
 from devcluster import cluster as life
 from devcluster import processes, provision
 from devcluster.config import Cluster, Ports, default_cluster, state_home
-from devcluster.progress import StepFailed, Steps, human
+from devcluster.progress import StepFailed, Steps, cache_home, human
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -45,6 +46,7 @@ def _parser() -> argparse.ArgumentParser:
     shell.add_argument("--node", type=int, default=0)
     shell.add_argument("words", nargs=argparse.REMAINDER)
     commands.add_parser("list", help="list the clusters of this machine")
+    commands.add_parser("clean", help="take every cluster down and remove the caches")
     return parser
 
 
@@ -136,6 +138,12 @@ def _run(arguments: argparse.Namespace, steps: Steps) -> int:
             print(
                 f"{name:16} {'up' if processes.is_running(cluster) else 'down':5} {cluster.slot:<3} {cluster.api_url}"
             )
+        return 0
+    if arguments.command == "clean":
+        for name, cluster in life.existing().items():
+            life.down(name, cluster.state, steps)
+        with steps.step(f"remove {cache_home()}", key="remove the caches", usual=10):
+            shutil.rmtree(cache_home(), ignore_errors=True)
         return 0
     if arguments.command == "up":
         chosen = {field.name: getattr(arguments, f"port_{field.name}") for field in dataclasses.fields(Ports)}

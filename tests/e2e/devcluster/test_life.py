@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import psutil
 import pytest
@@ -16,7 +16,7 @@ from devcluster import cluster as life
 from devcluster import hoststate, processes
 from devcluster.__main__ import wanted
 from devcluster.config import Cluster, state_home
-from devcluster.progress import StepFailed, Steps, wait_for
+from devcluster.progress import Hopeless, StepFailed, Steps, wait_for
 from tests.e2e.devcluster.conftest import target_of
 
 NAME = "e2e-life"
@@ -34,7 +34,7 @@ def test_down_leaves_nothing(rounds: int, steps: Steps) -> None:
         target_of(cluster).kubectl("create", "namespace", "something")
         assert hoststate.differences(before, hoststate.snapshot(without=others))
         life.down(NAME, cluster.state, steps)
-        assert hoststate.differences(before, hoststate.snapshot(without=others)) == []
+        nothing_is_left(before, others)
         assert not cluster.state.exists()
 
 
@@ -49,7 +49,19 @@ def test_down_leaves_nothing_of_a_cluster_that_crashed_with_pods(
     kill(processes.read_init(cluster).pid)  # type: ignore[union-attr]
     wait_for("the kernel ends every process", lambda: not processes.marked(NAME), seconds=20)
     life.down(NAME, cluster.state, steps)
-    assert hoststate.differences(before, hoststate.snapshot(without=others)) == []
+    nothing_is_left(before, others)
+
+
+def nothing_is_left(before: dict[str, set[str]], others: Sequence[Cluster]) -> None:
+    """The machine is as it was; what somebody else's short-lived processes do meanwhile is waited out."""
+
+    def same() -> bool:
+        left = hoststate.differences(before, hoststate.snapshot(without=others))
+        if left:
+            raise AssertionError("\n".join(left))
+        return True
+
+    wait_for("nothing is left behind", same, seconds=15, every=1)
 
 
 def kill(pid: int) -> None:
@@ -61,7 +73,11 @@ def kill(pid: int) -> None:
 def works(cluster: Cluster, refs: Mapping[str, str], steps: Steps) -> None:
     """A new pod is scheduled, pulled, started, resolves a Service's name and reaches it through its address."""
     target = target_of(cluster)
-    answer = visit(target, refs, steps, from_node=False, url=f"http://server.{NAMESPACE}.svc/v2", namespace=NAMESPACE)
+    url = f"http://server.{NAMESPACE}.svc/v2"
+    try:
+        answer = visit(target, refs, steps, from_node=False, url=url, namespace=NAMESPACE)
+    except Hopeless as failed:  # for one visit it is; the server's pods may still be coming back
+        raise StepFailed(failed.reason) from failed
     assert "modelwright-server" in answer
 
 
@@ -86,11 +102,7 @@ def component_is_back(cluster: Cluster, component: str, old: int) -> bool:
 
 def healthy(cluster: Cluster) -> bool:
     states = life.component_states(cluster)
-    return (
-        bool(states)
-        and set(states.values()) == {"RUNNING"}
-        and all("node-0/" + name in states for name in ("kubelet",))
-    )
+    return "node-0/kubelet" in states and set(states.values()) == {"RUNNING"}
 
 
 @pytest.mark.parametrize("component", [*CONTROL_PLANE, *NODE])
