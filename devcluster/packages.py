@@ -52,13 +52,17 @@ def ensure_packages(steps: Steps, packages: Sequence[str]) -> None:
     environment = {"DEBIAN_FRONTEND": "noninteractive"}
     # A package's own start-up (Debian's containerd starts a service) has no place here: the devcluster runs its own.
     with steps.step(f"install {names}", key="install packages", usual=25):
+        # One mirror of several that does not answer need not matter; if it does, it is why the install fails.
+        reason = ""
         try:
             run(["apt-get", "-o", "Acquire::Retries=2", "update", "-qq", "--error-on=any"], log=log, env=environment)
+        except StepFailed as failed:
+            reason = failed.reason
+        try:
             run(["apt-get", "install", "-y", "-qq", "--no-install-recommends", *missing], log=log, env=environment)
         except StepFailed as failed:
-            raise StepFailed(
-                f"{names}: not installed, and cannot be: {failed.reason}", remedy=remedy, log=log
-            ) from failed
+            why = reason or failed.reason
+            raise StepFailed(f"{names}: not installed, and cannot be: {why}", remedy=remedy, log=log) from failed
         _stop_services(missing)
     still_missing = missing_packages(packages)
     if still_missing:
