@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from devcluster import cluster as life
-from devcluster import processes, provision
+from devcluster import processes, provision, start
 from devcluster.config import Cluster, Ports, default_cluster, state_home
 from devcluster.progress import StepFailed, Steps, cache_home, human
 
@@ -115,7 +115,7 @@ def _status(cluster: Cluster) -> int:
         return 1
     for component, state in states.items():
         print(f"  {component:28} {state.lower()}")
-    print(life.kubectl(cluster, "get", "nodes", "-o", "wide"), end="")
+    print(start.kubectl(cluster, "get", "nodes", "-o", "wide"), end="")
     return 0 if set(states.values()) == {"RUNNING"} else 1
 
 

@@ -4,28 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import json
+import fcntl
 import os
-import resource
 import shutil
 import signal
-import subprocess
-import sys
 import time
-import urllib.request
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
 
-from devcluster import binaries, configuration, host, ociimage, packages, preflight, processes, provision, supervise
-from devcluster.config import MAX_NODES, Cluster, Node, state_home
-from devcluster.progress import Hopeless, StepFailed, Steps, cache_home, run, telling_line, wait_for
-
-# A PID namespace ends with its first process: nothing that the supervisor starts outlives it, at any depth.
-_CONTAINED = (
-    "unshare", "--pid", "--mount", "--mount-proc", "--propagation", "private", "--fork", "--kill-child=SIGKILL",
-)  # fmt: skip
-_PROJECT = Path(__file__).parent.parent
+from devcluster import binaries, host, packages, preflight, processes, provision, start, supervise
+from devcluster.config import MAX_NODES, Cluster, Node, cgroup_of, state_home
+from devcluster.progress import StepFailed, Steps, cache_home, run, telling_line
 
 
 def existing() -> dict[str, Cluster]:
@@ -61,9 +52,28 @@ def read_state(state: Path) -> Cluster | None:
 # --- Up ---------------------------------------------------------------------------------------------------------------
 
 
+@contextlib.contextmanager
+def _alone(name: str, steps: Steps) -> Iterator[None]:
+    """Of two commands that change a cluster the later waits for the earlier."""
+    path = cache_home() / "locks" / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            steps.say(f"  … another command is at work on cluster {name}; this one waits for it")
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
 def up(wanted: Cluster, steps: Steps) -> Cluster:
     """Brings the cluster up, mends one that is half up, and does next to nothing for one that is up."""
     preflight.require_linux_root()
+    with _alone(wanted.name, steps):
+        return _up(wanted, steps)
+
+
+def _up(wanted: Cluster, steps: Steps) -> Cluster:
     stored = read_state(wanted.state)
     if stored is not None and stored != wanted:
         differences = [
@@ -88,7 +98,7 @@ def up(wanted: Cluster, steps: Steps) -> Cluster:
     with steps.step("write certificates and configuration", usual=0.5):
         provision.write_state(cluster, programs)
     if not running:
-        _start_init(cluster, steps)
+        start.start_init(cluster, steps)
     control = supervise.Supervisor(cluster.state)
     if not control.answers():
         raise StepFailed(
@@ -97,159 +107,10 @@ def up(wanted: Cluster, steps: Steps) -> Cluster:
             log=cluster.log / "init.log",
         )
     control.update()
-    _start_control_plane(cluster, control, steps)
+    start.start_control_plane(cluster, control, steps)
     for index in provision.node_indexes(cluster):
-        _start_node(cluster, cluster.node(index), control, steps)
+        start.start_node(cluster, cluster.node(index), control, steps)
     return cluster
-
-
-def _start_init(cluster: Cluster, steps: Steps) -> None:
-    with steps.step("make bridge and routes, start the supervisor", usual=1.5):
-        before = cluster.state / "host-before.json"
-        if not before.exists():
-            before.write_text(json.dumps({"sysctls": host.read_sysctls(), "covered": host.make_covered()}))
-        else:
-            host.make_covered()
-        host.make_bridge(cluster)
-        log = (cluster.log / "init.log").open("w")
-        most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # inherited by every component
-        with log:
-            process = subprocess.Popen(
-                [*_CONTAINED, sys.executable, "-m", "supervisor.supervisord", "-c", cluster.state / "supervisord.conf"],
-                cwd=cluster.state,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-                env={**_clean_environment(), "PYTHONPATH": str(_PROJECT)},
-            )
-        init = processes.Init(process.pid, psutil.Process(process.pid).create_time())
-        processes.init_path(cluster).write_text(json.dumps(dataclasses.asdict(init)))
-        control = supervise.Supervisor(cluster.state)
-
-        def answers() -> bool:
-            if process.poll() is not None:
-                raise Hopeless(
-                    f"the supervisor ended: {telling_line((cluster.log / 'init.log').read_text())}",
-                    log=cluster.log / "init.log",
-                )
-            return control.answers()
-
-        wait_for("the supervisor answers", answers, seconds=20, every=0.05, log=cluster.log / "init.log")
-
-
-def _clean_environment() -> dict[str, str]:
-    """What the components get: no proxy settings (they would carry cluster traffic outside) and a whole PATH."""
-    kept = {
-        name: os.environ[name]
-        for name in ("HOME", "LANG", "TZ", "MODELWRIGHT_CACHE", "XDG_CACHE_HOME")
-        if name in os.environ
-    }
-    return {
-        **kept,
-        "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
-        "HOME": os.environ.get("HOME", "/root"),
-    }
-
-
-def kubectl(cluster: Cluster, *words: str, stdin: str | None = None, timeout: float = 60) -> str:
-    return run(
-        [cluster.state / "bin" / "kubectl", "--kubeconfig", cluster.kubeconfig, *words], stdin=stdin, timeout=timeout
-    )
-
-
-def _http_ok(url: str) -> bool:
-    with urllib.request.urlopen(url, timeout=2) as answer:  # noqa: S310 - our own addresses
-        return bool(answer.status == 200)
-
-
-def _start_control_plane(cluster: Cluster, control: supervise.Supervisor, steps: Steps) -> None:
-    with steps.step("start etcd, registry, store", usual=2):
-        for name in ("etcd", "registry", "store"):
-            control.start(name)
-        # Whether etcd answers is a part of the API server's own readiness.
-        _wait_http(cluster, "registry", f"http://{cluster.registry}/v2/")
-        _wait_http(cluster, "store", f"{cluster.store_url}/health")
-    with steps.step("start the API server", usual=6):
-        control.start("kube-apiserver")
-        wait_for(
-            "the API server is ready",
-            lambda: kubectl(cluster, "get", "--raw", "/readyz", timeout=5) == "ok",
-            seconds=90,
-            log=cluster.log / "kube-apiserver.log",
-        )
-        # What is there already is not written again: a start of a cluster that is up changes nothing.
-        if "devcluster:coredns" not in kubectl(cluster, "get", "clusterrolebindings", "-o", "name"):
-            kubectl(cluster, "apply", "-f", "-", stdin=configuration.coredns_role())
-    with steps.step("start controller-manager, scheduler, DNS", usual=2):
-        for name in ("kube-controller-manager", "kube-scheduler", "coredns"):
-            control.start(name)
-
-
-def _wait_http(cluster: Cluster, name: str, url: str) -> None:
-    try:
-        wait_for(f"{name} answers at {url}", lambda: _http_ok(url), seconds=30, log=cluster.log / f"{name}.log")
-    except StepFailed as failed:
-        log = cluster.log / f"{name}.log"
-        raise StepFailed(
-            f"{failed.reason}: {telling_line(log.read_text() if log.exists() else '')}", log=log
-        ) from failed
-
-
-def _start_node(cluster: Cluster, node: Node, control: supervise.Supervisor, steps: Steps) -> None:
-    with steps.step(f"start {node.name}", key="start a node", usual=12) as step:
-        control.start(node.name)
-        inner = supervise.Supervisor(node.folder)
-        wait_for(f"{node.name} boots", inner.answers, seconds=30, every=0.1, log=cluster.log / f"{node.name}.log")
-        step.note("containerd")
-        _import_pause(cluster, node)
-        for name in inner.states():
-            inner.start(name)
-        step.note("kubelet")
-        wait_for(
-            f"{node.name} is Ready",
-            lambda: _node_ready(cluster, node),
-            seconds=120,
-            every=0.3,
-            log=node.folder / "log" / "kubelet.log",
-        )
-        step.note("")
-
-
-def _import_pause(cluster: Cluster, node: Node) -> None:
-    ctr = ["ctr", "--namespace", "k8s.io"]
-    wait_for(
-        "containerd answers",
-        lambda: run(processes.in_node(cluster, node, ["ctr", "version"]), timeout=5),
-        seconds=60,
-        log=node.folder / "log" / "containerd.log",
-    )
-    if provision.PAUSE_IMAGE in run(processes.in_node(cluster, node, [*ctr, "images", "list", "--quiet"])).split():
-        return
-    archive = cluster.state / "pause.tar"
-    ociimage.write_archive(archive, provision.PAUSE_IMAGE, (cluster.state / "bin" / "pause").resolve())
-    run(
-        processes.in_node(cluster, node, [*ctr, "images", "import", str(archive)]),
-        log=node.folder / "log" / "import.log",
-    )
-
-
-def _node_ready(cluster: Cluster, node: Node) -> bool:
-    found = json.loads(kubectl(cluster, "get", "nodes", "-o", "json", timeout=10))
-    for item in found["items"]:
-        if item["metadata"]["name"] != node.name:
-            continue
-        status = item["status"]
-        ready = any(
-            condition["type"] == "Ready" and condition["status"] == "True" for condition in status.get("conditions", [])
-        )
-        gpus = int(status.get("allocatable", {}).get("nvidia.com/gpu", "0"))
-        tainted = [taint["key"] for taint in item["spec"].get("taints", [])]
-        # After a start of a node that was down, Ready is of before until the kubelet has spoken again.
-        fresh = "node.kubernetes.io/unreachable" not in tainted and "node.kubernetes.io/not-ready" not in tainted
-        return ready and fresh and gpus == cluster.gpus
-    return False
 
 
 # --- Nodes ------------------------------------------------------------------------------------------------------------
@@ -271,7 +132,7 @@ def add_node(cluster: Cluster, steps: Steps) -> Node:
     provision.write_supervisor(cluster)
     control = supervise.Supervisor(cluster.state)
     control.update()
-    _start_node(cluster, node, control, steps)
+    start.start_node(cluster, node, control, steps)
     return node
 
 
@@ -294,7 +155,7 @@ def remove_node(cluster: Cluster, index: int) -> None:
     """Kills the node and forgets it: its Node object and its folder go too."""
     kill_node(cluster, index)
     node = cluster.node(index)
-    kubectl(cluster, "delete", "node", node.name, "--ignore-not-found")
+    start.kubectl(cluster, "delete", "node", node.name, "--ignore-not-found")
     shutil.rmtree(node.folder, ignore_errors=True)
     host.remove_cgroups(f"{cluster.cgroup}/{node.name}")
 
@@ -310,6 +171,11 @@ def require_running(cluster: Cluster) -> None:
 def down(name: str, state: Path, steps: Steps) -> None:
     """Ends the cluster and removes all that it made but the caches. Works on a damaged state folder too."""
     preflight.require_linux_root()
+    with _alone(name, steps):
+        _down(name, state, steps)
+
+
+def _down(name: str, state: Path, steps: Steps) -> None:
     try:
         cluster = read_state(state)
     except StepFailed:
@@ -320,22 +186,24 @@ def down(name: str, state: Path, steps: Steps) -> None:
         # What is left of a cluster whose state is gone or damaged can still be told by the marker of its processes.
         with steps.step(f"remove what is left of cluster {name}", usual=1):
             processes.kill_marked(name)
-            _remove_folder(state)
+            host.remove_cgroups(cgroup_of(name))
+            init = processes.read_init(state)
+            if init:
+                host.remove_links(init.slot)
+            _restore_host()
+            shutil.rmtree(state, ignore_errors=True)
         return
     with steps.step(f"stop cluster {name}", key="stop a cluster", usual=3):
         if processes.is_running(cluster):
             _remove_containers(cluster)
         _clear_leftovers(cluster)
-        before = cluster.state / "host-before.json"
-        with contextlib.suppress(OSError, ValueError):
-            saved = json.loads(before.read_text())
-            others = [
-                other for other in existing().values() if other.name != cluster.name and processes.is_running(other)
-            ]
-            if not others:
-                host.restore_sysctls(saved["sysctls"])
-                host.remove_covered(saved["covered"])
-        _remove_folder(cluster.state)
+        _restore_host()
+        shutil.rmtree(cluster.state)
+
+
+def _restore_host() -> None:
+    if not processes.any_cluster_runs():
+        host.restore()
 
 
 def _remove_containers(cluster: Cluster) -> None:
@@ -353,7 +221,7 @@ def _remove_containers(cluster: Cluster) -> None:
 
 def _clear_leftovers(cluster: Cluster) -> None:
     """Ends every process of the cluster and takes back what it changed on the host, whatever state it is in."""
-    init = processes.read_init(cluster)
+    init = processes.read_init(cluster.state)
     if init and init.alive():
         family = psutil.Process(init.pid).children(recursive=True)
         os.kill(init.pid, signal.SIGKILL)
@@ -364,19 +232,13 @@ def _clear_leftovers(cluster: Cluster) -> None:
     for pid in host.cgroup_processes(cluster.cgroup):
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
-    host.remove_links(cluster)
+    host.remove_links(cluster.slot)
     deadline = time.monotonic() + 10
     while (left := host.remove_cgroups(cluster.cgroup)) and time.monotonic() < deadline:
         time.sleep(0.1)
     if left:
         raise StepFailed(f"cgroup {left[0]} cannot be removed: it still holds processes")
-    processes.init_path(cluster).unlink(missing_ok=True)
-
-
-def _remove_folder(folder: Path) -> None:
-    shutil.rmtree(folder, ignore_errors=True)
-    if folder.exists():
-        shutil.rmtree(folder)
+    processes.init_path(cluster.state).unlink(missing_ok=True)
 
 
 # --- State ------------------------------------------------------------------------------------------------------------

@@ -32,6 +32,19 @@ def state_home() -> Path:
     return Path(os.environ.get("MODELWRIGHT_STATE") or "/var/lib/modelwright-devcluster")
 
 
+def bridge_of(slot: int) -> str:
+    return f"mw{slot}"
+
+
+def node_link(slot: int, index: int) -> str:
+    """The host's end of a node's link."""
+    return f"mw{slot}n{index}"
+
+
+def cgroup_of(name: str) -> str:
+    return f"modelwright-devcluster/{name}"
+
+
 @dataclasses.dataclass(frozen=True)
 class Ports:
     """The ports of the control plane, all on the bridge's address."""
@@ -122,7 +135,7 @@ class Cluster:
 
     @property
     def bridge(self) -> str:
-        return f"mw{self.slot}"
+        return bridge_of(self.slot)
 
     @property
     def api_url(self) -> str:
@@ -151,7 +164,7 @@ class Cluster:
     @property
     def cgroup(self) -> str:
         """Below each cgroup hierarchy; every container of the cluster is under it."""
-        return f"modelwright-devcluster/{self.name}"
+        return cgroup_of(self.name)
 
     @property
     def log(self) -> Path:
@@ -167,7 +180,7 @@ class Cluster:
             pods=list(self.pod_range.subnets(new_prefix=24))[index],
             folder=self.state / "nodes" / f"node-{index}",
             images=cache_home() / "containerd" / f"{self.name}-node-{index}",
-            host_link=f"mw{self.slot}n{index}",
+            host_link=node_link(self.slot, index),
             mac=f"02:58:00:00:{self.slot:02x}:{index + 2:02x}",
         )
 

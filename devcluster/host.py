@@ -12,7 +12,7 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
-from devcluster.config import MAX_NODES, Cluster, Node
+from devcluster.config import MAX_NODES, Cluster, Node, bridge_of, node_link
 from devcluster.progress import run
 
 CGROUPS = Path("/sys/fs/cgroup")
@@ -25,6 +25,7 @@ KUBELET_SYSCTLS = (
     "kernel/keys/root_maxkeys",
     "kernel/keys/root_maxbytes",
 )
+BEFORE = Path("/run/modelwright-devcluster.json")
 # Mount points that a node covers with folders of its own.
 COVERED = tuple(Path(path) for path in ("/var/lib/kubelet", "/var/lib/cni", "/var/log/containers"))
 
@@ -55,9 +56,9 @@ def unroute_pods(cluster: Cluster, node: Node) -> None:
     subprocess.run(["ip", "route", "delete", str(node.pods), "dev", cluster.bridge], check=False, capture_output=True)
 
 
-def remove_links(cluster: Cluster) -> None:
-    """Routes go with their links."""
-    for name in [*(cluster.node(index).host_link for index in range(MAX_NODES)), cluster.bridge]:
+def remove_links(slot: int) -> None:
+    """Removes the bridge and the nodes' links of a slot. Routes go with their links."""
+    for name in [*(node_link(slot, index) for index in range(MAX_NODES)), bridge_of(slot)]:
         if link_exists(name):
             subprocess.run(["ip", "link", "delete", name], check=False, capture_output=True)
 
@@ -144,32 +145,32 @@ def cgroup_processes(path: str) -> set[int]:
 
 
 def read_sysctls() -> dict[str, str]:
-    return {
-        name: (Path("/proc/sys") / name).read_text().strip()
-        for name in KUBELET_SYSCTLS
-        if (Path("/proc/sys") / name).exists()
-    }
+    paths = {name: Path("/proc/sys") / name for name in KUBELET_SYSCTLS}
+    return {name: path.read_text().strip() for name, path in paths.items() if path.exists()}
 
 
-def restore_sysctls(values: dict[str, str]) -> None:
-    for name, value in values.items():
+def remember() -> None:
+    """Writes down what the first cluster finds, for the last to put back: the sysctls, and which of the mount points
+    that nodes cover were not there. It lies where a reboot, which resets the sysctls, removes it."""
+    made = [str(path) for path in COVERED if not path.exists()]
+    for path in COVERED:
+        path.mkdir(parents=True, exist_ok=True)
+    if not BEFORE.exists():
+        BEFORE.write_text(json.dumps({"sysctls": read_sysctls(), "made": made}))
+
+
+def restore() -> None:
+    """Puts back what `remember` wrote down. To be called when no cluster runs."""
+    try:
+        before = json.loads(BEFORE.read_text())
+    except (OSError, ValueError):
+        return
+    for name, value in before["sysctls"].items():
         path = Path("/proc/sys") / name
         with contextlib.suppress(OSError):
             if path.read_text().strip() != value:
                 path.write_text(value)
-
-
-def make_covered() -> list[str]:
-    """Makes the mount points that are not there, and returns which it made."""
-    made = []
-    for path in COVERED:
-        if not path.exists():
-            path.mkdir(parents=True)
-            made.append(str(path))
-    return made
-
-
-def remove_covered(made: list[str]) -> None:
-    for path in made:
+    for path in before["made"]:
         with contextlib.suppress(OSError):
             Path(path).rmdir()
+    BEFORE.unlink()

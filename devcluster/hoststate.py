@@ -30,15 +30,17 @@ def _family(pid: int) -> set[int]:
 
 
 def _processes(without: set[int]) -> list[str]:
-    """Processes but for this one, its forebears and children, the kernel's own threads, and those left out."""
+    """The processes that somebody could have left behind: children of the machine's first process, and whatever has a
+    cluster's mark. Those of other people's running programs come and go; they hang below a parent."""
     own = psutil.Process()
     without = without | _family(own.pid) | {parent.pid for parent in own.parents()}
     found = []
     for process in psutil.process_iter():
-        with contextlib.suppress(psutil.Error):
+        with contextlib.suppress(psutil.Error, OSError):
             if process.pid in without or process.pid == 2 or process.ppid() == 2:
                 continue
-            found.append(f"{process.pid} {' '.join(process.cmdline()) or process.name()}")
+            if process.ppid() <= 1 or "MODELWRIGHT_DEVCLUSTER" in process.environ():
+                found.append(f"{process.pid} {' '.join(process.cmdline()) or process.name()}")
     return found
 
 
@@ -83,7 +85,7 @@ def snapshot(without: Sequence[Cluster] = ()) -> dict[str, set[str]]:
     """
     left_out: set[int] = set()
     for cluster in without:
-        init = processes.read_init(cluster)
+        init = processes.read_init(cluster.state)
         left_out |= _family(init.pid) if init else set()
     groups = tuple(f"/{cluster.cgroup}/" for cluster in without)
     return {

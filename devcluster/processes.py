@@ -19,6 +19,7 @@ class Init:
 
     pid: int
     started: float
+    slot: int
 
     def alive(self) -> bool:
         with contextlib.suppress(psutil.NoSuchProcess):
@@ -27,18 +28,18 @@ class Init:
         return False
 
 
-def init_path(cluster: Cluster) -> Path:
-    return cluster.state / "init.json"
+def init_path(state: Path) -> Path:
+    return state / "init.json"
 
 
-def read_init(cluster: Cluster) -> Init | None:
+def read_init(state: Path) -> Init | None:
     with contextlib.suppress(OSError, ValueError, TypeError):
-        return Init(**json.loads(init_path(cluster).read_text()))
+        return Init(**json.loads(init_path(state).read_text()))
     return None
 
 
 def is_running(cluster: Cluster) -> bool:
-    init = read_init(cluster)
+    init = read_init(cluster.state)
     return init is not None and init.alive()
 
 
@@ -50,7 +51,7 @@ def node_processes(cluster: Cluster, node: Node) -> list[psutil.Process]:
 
 def node_init(cluster: Cluster, node: Node) -> psutil.Process | None:
     """The node's first process: the supervisord whose configuration is the node's."""
-    init = read_init(cluster)
+    init = read_init(cluster.state)
     if init is None or not init.alive():
         return None
     configuration = str(node.folder / "supervisord.conf")
@@ -77,6 +78,15 @@ def marked(name: str) -> list[psutil.Process]:
             if marker == name or marker.startswith(f"{name}/"):
                 found.append(process)
     return found
+
+
+def any_cluster_runs() -> bool:
+    """Whether any process of any cluster of this machine lives."""
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error, OSError):
+            if "MODELWRIGHT_COMPONENT" in process.environ() and process.status() != psutil.STATUS_ZOMBIE:
+                return True
+    return False
 
 
 def kill_marked(name: str) -> None:

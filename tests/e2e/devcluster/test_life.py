@@ -46,7 +46,7 @@ def test_down_leaves_nothing_of_a_cluster_that_crashed_with_pods(
     others = list(life.existing().values())
     before = hoststate.snapshot(without=others)
     cluster = life.up(wanted(NAME), steps)
-    kill(processes.read_init(cluster).pid)  # type: ignore[union-attr]
+    kill(processes.read_init(cluster.state).pid)  # type: ignore[union-attr]
     wait_for("the kernel ends every process", lambda: not processes.marked(NAME), seconds=20)
     life.down(NAME, cluster.state, steps)
     nothing_is_left(before, others)
@@ -118,7 +118,7 @@ def test_a_killed_component_comes_back_by_itself(
 def test_up_mends_a_cluster_whose_supervisor_was_killed(
     served: Cluster, breakable_refs: Mapping[str, str], steps: Steps
 ) -> None:
-    init = processes.read_init(served)
+    init = processes.read_init(served.state)
     assert init is not None
     family = psutil.Process(init.pid).children(recursive=True)
     kill(init.pid)
@@ -132,11 +132,11 @@ def test_up_mends_a_cluster_after_a_reboot(served: Cluster, breakable_refs: Mapp
     """After a reboot there are no processes, no links, no routes and no cgroups; the state folder is as it was."""
     from devcluster import host
 
-    init = processes.read_init(served)
+    init = processes.read_init(served.state)
     assert init is not None
     kill(init.pid)
     wait_for("all has ended", lambda: not processes.marked(served.name), seconds=20)
-    host.remove_links(served)
+    host.remove_links(served.slot)
     wait_for("the cgroups are empty", lambda: not host.remove_cgroups(served.cgroup), seconds=20)
     life.up(wanted(served.name), steps)
     wait_for("the cluster works", lambda: works(served, breakable_refs, steps) is None, seconds=120, every=1)
