@@ -9,6 +9,7 @@ import re
 import shlex
 import shutil
 import ssl
+import sys
 import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -76,22 +77,12 @@ def machine_certificates() -> Path | None:
 
 
 def uv_binary() -> Path:
-    """uv's own binary: what PATH finds may be a script of a version manager, which means nothing inside a build."""
-    found = shutil.which("uv")
-    if found is None:
-        raise StepFailed("uv: not installed", remedy="install uv (pip install uv), then try again")
-    try:
-        said = run(
-            ["uv", "run", "--no-project", "--no-python-downloads", "python", "-c", "import os; print(os.environ['UV'])"]
-        )
-    except StepFailed:
-        said = ""
-    for candidate in (Path(said.strip().splitlines()[-1]) if said.strip() else None, Path(found).resolve()):
-        if candidate and candidate.is_file():
-            with candidate.open("rb") as binary:
-                if binary.read(4) == b"\x7fELF":
-                    return candidate
-    raise StepFailed(f"uv: {found} is no binary for Linux", remedy="install uv (pip install uv), then try again")
+    """uv's own binary, of this environment: what PATH finds may be a script of a version manager, which means nothing
+    inside a build."""
+    binary = Path(sys.prefix) / "bin" / "uv"
+    if not binary.is_file():
+        raise StepFailed(f"{binary}: not installed", remedy="make .venv/.ready")
+    return binary
 
 
 def settings(environment: Mapping[str, str], *, certificates: bool, configuration: bool) -> str:
