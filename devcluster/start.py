@@ -41,7 +41,8 @@ def start_init(cluster: Cluster, steps: Steps) -> None:
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
-                env={**_clean_environment(), "PYTHONPATH": str(_PROJECT)},
+                # The mark is how the supervisor is found where init.json was lost: killed first, it restarts nothing.
+                env={**_clean_environment(), "PYTHONPATH": str(_PROJECT), "MODELWRIGHT_DEVCLUSTER": cluster.name},
             )
         init = processes.Init(process.pid, psutil.Process(process.pid).create_time(), cluster.slot)
         processes.init_path(cluster.state).write_text(json.dumps(dataclasses.asdict(init)))

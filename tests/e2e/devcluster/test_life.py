@@ -38,16 +38,21 @@ def test_down_leaves_nothing(rounds: int, steps: Steps) -> None:
         assert not cluster.state.exists()
 
 
-def test_down_leaves_nothing_of_a_cluster_that_crashed_with_pods(
-    breakable_refs: Mapping[str, str], steps: Steps
-) -> None:
-    del breakable_refs  # the image is in the registries' common storage
+@pytest.mark.parametrize("state", ["crashed", "lost its init.json", "damaged"])
+def test_down_leaves_nothing_of_a_cluster_that_is_not_as_it_should_be(state: str, steps: Steps) -> None:
     life.down(NAME, state_home() / NAME, steps)
     others = list(life.existing().values())
     before = hoststate.snapshot(without=others)
     cluster = life.up(wanted(NAME), steps)
-    kill(processes.read_init(cluster.state).pid)  # type: ignore[union-attr]
-    wait_for("the kernel ends every process", lambda: not processes.marked(NAME), seconds=20)
+    init = processes.read_init(cluster.state)
+    assert init is not None
+    if state == "crashed":
+        kill(init.pid)
+        wait_for("the kernel ends every process", lambda: not processes.marked(NAME), seconds=20)
+    elif state == "damaged":
+        (cluster.state / "cluster.json").write_text("{")
+    else:
+        processes.init_path(cluster.state).unlink()
     life.down(NAME, cluster.state, steps)
     nothing_is_left(before, others)
 
