@@ -1,0 +1,344 @@
+"""The contract between the operator and a training pod: what the pod is told, and what it tells.
+
+In: a `TrainingRun` as JSON at `JOB_PATH`, from a mounted ConfigMap, the same for all pods of an attempt; what differs
+comes from the Indexed Job (`JOB_COMPLETION_INDEX`). Store credentials come as AWS_* variables from the user's Secret.
+Out: one of the `Outcome`s as exit code, a `Summary` as termination message, `Progress` at `PROGRESS_PORT` meanwhile.
+"""
+
+from __future__ import annotations
+
+import enum
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic.alias_generators import to_camel
+
+JOB_PATH = "/etc/modelwright/job.json"
+TERMINATION_PATH = "/dev/termination-log"
+# The kubelet keeps 4 KiB, and of a longer message the tail, which is no JSON.
+SUMMARY_BYTES = 3072
+PROGRESS_PORT = 9400
+MASTER_PORT = 29500
+INDEX_VARIABLE = "JOB_COMPLETION_INDEX"
+COMMAND = ("run", "--job", JOB_PATH)
+"""Arguments of the trainer image's entry point."""
+
+
+class Shape(BaseModel):
+    """JSON in camelCase; an unknown field is an error, so that a typo or another version's field is not passed over."""
+
+    model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, extra="forbid", frozen=True)
+
+    def to_json(self) -> str:
+        """Sorted and without blanks: equal content is equal bytes."""
+        stated = self.model_dump(mode="json", by_alias=True, exclude_none=True)
+        return json.dumps(stated, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+
+
+class StoreAccess(Shape):
+    """How to reach a store. `uri` is s3://bucket[/prefix] or file:///folder; the others are S3's. `ca_file` is the path,
+    in the pod, of PEM certificates to trust beside the well-known ones."""
+
+    uri: str = Field(pattern=r"^(s3://[^/]+|file:///)")
+    endpoint: str | None = None
+    region: str | None = None
+    ca_file: str | None = None
+
+
+class Publish(Shape):
+    model: str
+    version: str
+
+
+class Split(Shape):
+    """Fractions of the rows, in sum 1. `stratify` keeps the classes' shares in each part."""
+
+    train: float = Field(0.8, gt=0, lt=1)
+    validation: float = Field(0.1, ge=0, lt=1)
+    test: float = Field(0.1, gt=0, lt=1)
+    stratify: bool = True
+    seed: int = Field(0, ge=0, lt=2**32)
+
+    @model_validator(mode="after")
+    def _whole(self) -> Split:
+        if abs(self.train + self.validation + self.test - 1) > 1e-9:
+            raise ValueError(f"train, validation and test add up to {self.train + self.validation + self.test}, not 1")
+        return self
+
+
+class Data(Shape):
+    """One parquet file. `features` are the columns to learn from, in this order; None is all but the target.
+    `store` is how to reach it where that differs from the job's store (its `uri` is not used)."""
+
+    uri: str
+    target: str
+    features: tuple[str, ...] | None = None
+    task: Literal["Classification"] = "Classification"
+    split: Split = Split()
+    store: StoreAccess | None = None
+
+
+class Trainer(Shape):
+    """A built-in recipe; hyperparameters are strings, checked by the recipe's own model."""
+
+    recipe: str
+    hyperparameters: Mapping[str, str] = Field(default_factory=dict)
+
+
+class Workers(Shape):
+    """`master` is the DNS name of index 0 through the headless Service."""
+
+    replicas: int = Field(1, ge=1)
+    processes_per_worker: int = Field(1, ge=1)
+    master: str = "localhost"
+    master_port: int = MASTER_PORT
+    rendezvous_seconds: float = 600.0
+
+    @property
+    def world_size(self) -> int:
+        return self.replicas * self.processes_per_worker
+
+
+class Checkpointing(Shape):
+    every_steps: int = Field(50, ge=1)
+    keep: int = Field(2, ge=1)
+
+
+class EarlyStopping(Shape):
+    """Ends the training after `patience` epochs in which `metric` did not improve; the last weights are published."""
+
+    metric: Literal["validation_loss", "validation_accuracy"] = "validation_loss"
+    mode: Literal["Min", "Max"] = "Min"
+    patience: int = Field(3, ge=1)
+
+
+class Gate(Shape):
+    """A bound on a metric of the test split; a version outside is not published."""
+
+    metric: str
+    min: float | None = None
+    max: float | None = None
+
+    @model_validator(mode="after")
+    def _bounded(self) -> Gate:
+        if self.min is None and self.max is None:
+            raise ValueError(f"gate on {self.metric}: give min, max or both")
+        return self
+
+    def breach(self, metrics: Mapping[str, float]) -> str | None:
+        """Why `metrics` do not pass, with figure and threshold; None where they do."""
+        if self.metric not in metrics:
+            return f"gate on {self.metric}: there is no such metric; the metrics are {', '.join(sorted(metrics))}"
+        figure = metrics[self.metric]
+        if self.min is not None and not figure >= self.min:
+            return f"{self.metric} {figure:.6g} is below min {self.min:g}"
+        if self.max is not None and not figure <= self.max:
+            return f"{self.metric} {figure:.6g} is above max {self.max:g}"
+        return None
+
+
+class Evaluation(Shape):
+    gates: tuple[Gate, ...] = ()
+
+
+class TrainingRun(Shape):
+    """The resolved job of one attempt.
+
+    `grace_seconds` is the time between SIGTERM and SIGKILL, the pod's termination grace period less a little.
+    `stall_seconds` is how long a worker may show no progress before the attempt counts as hung.
+    """
+
+    contract: Literal[1] = 1
+    namespace: str
+    name: str
+    uid: str
+    attempt: int = Field(1, ge=1)
+    publish: Publish
+    store: StoreAccess
+    data: Data
+    trainer: Trainer
+    workers: Workers = Workers()
+    checkpoint: Checkpointing = Checkpointing()
+    early_stopping: EarlyStopping | None = None
+    evaluation: Evaluation = Evaluation()
+    seed: int = Field(0, ge=0, lt=2**32)
+    grace_seconds: float = Field(25.0, gt=0)
+    stall_seconds: float = Field(600.0, gt=0)
+    progress_port: int = Field(PROGRESS_PORT, ge=0, le=65535)
+
+    def fingerprint(self, data_digest: str) -> str:
+        """A sha256 over what decides the trained model, except the number of workers. Two runs that share it were asked
+        for the same thing: a checkpoint of one may be resumed by the other, its version stand for the other's."""
+        stated = {
+            "data": data_digest,
+            "features": self.data.features,
+            "split": self.data.split.to_json(),
+            "target": self.data.target,
+            "trainer": self.trainer.to_json(),
+            "earlyStopping": self.early_stopping.to_json() if self.early_stopping else None,
+            "seed": self.seed,
+        }
+        return "sha256:" + hashlib.sha256(json.dumps(stated, sort_keys=True).encode()).hexdigest()
+
+
+class Outcome(enum.Enum):
+    """How an attempt ends in one pod, by exit code. 1 and 2 are Python's own, 126 and above the shell's and signals':
+    they, too, are an end without an outcome, and count as `WorkerCrashed` (137 with reason OOMKilled as `OutOfMemory`).
+    """
+
+    SUCCEEDED = 0, "Succeeded", False, False
+    USER_ERROR = 10, "UserError", False, False
+    DATA_ERROR = 11, "DataError", False, False
+    GATE_FAILED = 12, "GateFailed", False, False
+    VERSION_CONFLICT = 13, "VersionConflict", False, False
+    EXPORT_MISMATCH = 14, "ExportMismatch", False, False
+    STORE_REFUSED = 15, "StoreRefused", False, False
+    PREEMPTED = 20, "Preempted", True, False
+    OUT_OF_MEMORY = 21, "OutOfMemory", True, True
+    INFRASTRUCTURE = 22, "Infrastructure", True, True
+    HUNG = 23, "Hung", True, True
+    WORKER_CRASHED = 24, "WorkerCrashed", True, True
+    PEER_LOST = 25, "PeerLost", True, True
+
+    def __init__(self, code: int, reason: str, retried: bool, counted: bool) -> None:
+        self.code = code
+        """The exit code."""
+        self.reason = reason
+        """For conditions and the summary."""
+        self.retried = retried
+        """Whether another attempt may end otherwise."""
+        self.counted = counted
+        """Whether that attempt counts against `failurePolicy.maxRestarts`."""
+
+    @classmethod
+    def of(cls, exit_code: int) -> Outcome:
+        return next((outcome for outcome in cls if outcome.code == exit_code), cls.WORKER_CRASHED)
+
+    @classmethod
+    def named(cls, reason: str) -> Outcome:
+        return next((outcome for outcome in cls if outcome.reason == reason), cls.WORKER_CRASHED)
+
+
+# A rank that fails takes the others with it: they lose their peer, or are stopped. The cause is told by the first of:
+_TELLING = (
+    Outcome.SUCCEEDED, Outcome.VERSION_CONFLICT, Outcome.GATE_FAILED, Outcome.EXPORT_MISMATCH, Outcome.DATA_ERROR,
+    Outcome.STORE_REFUSED, Outcome.USER_ERROR, Outcome.OUT_OF_MEMORY, Outcome.PREEMPTED, Outcome.WORKER_CRASHED,
+    Outcome.HUNG, Outcome.INFRASTRUCTURE, Outcome.PEER_LOST,
+)  # fmt: skip
+
+
+def cause(outcomes: Iterable[Outcome]) -> Outcome:
+    """The outcome of an attempt from those of its pods: of rank 0's success, or else of the one that began it. Raises
+    ValueError where there are none."""
+    seen = set(outcomes)
+    return next(outcome for outcome in _TELLING if outcome in seen) if seen else _none()
+
+
+def _none() -> Outcome:
+    raise ValueError("no pod of the attempt has ended")
+
+
+class Published(Shape):
+    """`uri` is the manifest's; `digest` is "sha256:" and its hex digest."""
+
+    uri: str
+    digest: str
+
+
+class Failure(Shape):
+    """`type` is the exception's class, `frames` the last of the stack in code outside of libraries, innermost last."""
+
+    type: str
+    message: str
+    frames: tuple[str, ...] = ()
+
+
+class Summary(Shape):
+    """A pod's termination message. `artifact` and `metrics` are those of rank 0's pod when it succeeded."""
+
+    outcome: str
+    exit_code: int
+    attempt: int
+    index: int
+    epoch: int = 0
+    step: int = 0
+    last_checkpoint_step: int | None = None
+    artifact: Published | None = None
+    metrics: Mapping[str, float] = Field(default_factory=dict)
+    failure: Failure | None = None
+
+    def to_message(self, limit: int = SUMMARY_BYTES) -> str:
+        """As JSON of at most `limit` bytes: first the outer frames go, then metrics, then the message's end."""
+        fitted = self
+        text = fitted.to_json()
+        while len(text.encode()) > limit:
+            failure = fitted.failure
+            if failure and failure.frames:
+                update: dict[str, object] = {"failure": failure.model_copy(update={"frames": failure.frames[1:]})}
+            elif fitted.metrics:
+                update = {"metrics": dict(list(fitted.metrics.items())[: len(fitted.metrics) // 2])}
+            elif failure and len(failure.message) > 1:
+                shorter = failure.message[: len(failure.message) * 3 // 4] + "…"
+                update = {"failure": failure.model_copy(update={"message": shorter})}
+            else:
+                raise ValueError(f"a summary of {len(text.encode())} bytes cannot be cut to {limit}")
+            fitted = fitted.model_copy(update=update)
+            text = fitted.to_json()
+        return text
+
+    @classmethod
+    def from_message(cls, text: str) -> Summary | None:
+        """What a termination message says; None where it is no summary (a crash of the container leaves none)."""
+        try:
+            return cls.model_validate_json(text)
+        except ValueError:
+            return None
+
+
+class RankState(Shape):
+    rank: int
+    phase: str
+    step: int
+
+
+class Progress(Shape):
+    """What a pod serves as JSON at /progress; times are seconds since the epoch (Unix), losses means over rows.
+
+    Phases: Starting, Loading, Training, Evaluating, Publishing, Done, Failed. A `step` is one global batch.
+    """
+
+    phase: str = "Starting"
+    attempt: int = 1
+    index: int = 0
+    world_size: int = 0
+    epoch: int = 0
+    epochs: int = 0
+    step: int = 0
+    total_steps: int = 0
+    train_loss: float | None = None
+    validation_loss: float | None = None
+    validation_accuracy: float | None = None
+    samples_per_second: float = 0.0
+    last_checkpoint_step: int | None = None
+    resumed_from_step: int | None = None
+    updated: float = 0.0
+    ranks: tuple[RankState, ...] = ()
+
+
+METRICS: Mapping[str, str] = {
+    "modelwright_training_epoch": "Epochs that were completed.",
+    "modelwright_training_epochs": "Epochs that the recipe asks for.",
+    "modelwright_training_step": "Global batches that were trained on.",
+    "modelwright_training_steps": "Global batches of all epochs.",
+    "modelwright_training_loss": "Mean loss over the rows since the last look.",
+    "modelwright_training_validation_loss": "Mean loss over the validation split after the last epoch.",
+    "modelwright_training_validation_accuracy": "Accuracy on the validation split after the last epoch.",
+    "modelwright_training_samples_per_second": "Rows trained on per second, over all ranks.",
+    "modelwright_training_last_checkpoint_step": "The step of the newest complete checkpoint.",
+    "modelwright_training_last_update_timestamp_seconds": "When a rank of this pod last told of its progress.",
+    "modelwright_training_rank_step": "The step of each rank of this pod; labels rank and phase.",
+}
+"""Gauges at /metrics, by name."""
