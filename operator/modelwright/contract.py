@@ -39,8 +39,8 @@ class Shape(BaseModel):
 
 
 class StoreAccess(Shape):
-    """How to reach a store. `uri` is s3://bucket[/prefix] or file:///folder; the others are S3's. `ca_file` is the path,
-    in the pod, of PEM certificates to trust beside the well-known ones."""
+    """How to reach a store. `uri` is s3://bucket[/prefix] or file:///folder; the others are S3's. `ca_file` is the
+    path, in the pod, of PEM certificates to trust beside the well-known ones."""
 
     uri: str = Field(pattern=r"^(s3://[^/]+|file:///)")
     endpoint: str | None = None
@@ -56,11 +56,11 @@ class Publish(Shape):
 class Split(Shape):
     """Fractions of the rows, in sum 1. `stratify` keeps the classes' shares in each part."""
 
-    train: float = Field(0.8, gt=0, lt=1)
-    validation: float = Field(0.1, ge=0, lt=1)
-    test: float = Field(0.1, gt=0, lt=1)
+    train: float = Field(default=0.8, gt=0, lt=1)
+    validation: float = Field(default=0.1, ge=0, lt=1)
+    test: float = Field(default=0.1, gt=0, lt=1)
     stratify: bool = True
-    seed: int = Field(0, ge=0, lt=2**32)
+    seed: int = Field(default=0, ge=0, lt=2**32)
 
     @model_validator(mode="after")
     def _whole(self) -> Split:
@@ -91,8 +91,8 @@ class Trainer(Shape):
 class Workers(Shape):
     """`master` is the DNS name of index 0 through the headless Service."""
 
-    replicas: int = Field(1, ge=1)
-    processes_per_worker: int = Field(1, ge=1)
+    replicas: int = Field(default=1, ge=1)
+    processes_per_worker: int = Field(default=1, ge=1)
     master: str = "localhost"
     master_port: int = MASTER_PORT
     rendezvous_seconds: float = 600.0
@@ -103,8 +103,8 @@ class Workers(Shape):
 
 
 class Checkpointing(Shape):
-    every_steps: int = Field(50, ge=1)
-    keep: int = Field(2, ge=1)
+    every_steps: int = Field(default=50, ge=1)
+    keep: int = Field(default=2, ge=1)
 
 
 class EarlyStopping(Shape):
@@ -112,7 +112,7 @@ class EarlyStopping(Shape):
 
     metric: Literal["validation_loss", "validation_accuracy"] = "validation_loss"
     mode: Literal["Min", "Max"] = "Min"
-    patience: int = Field(3, ge=1)
+    patience: int = Field(default=3, ge=1)
 
 
 class Gate(Shape):
@@ -155,7 +155,7 @@ class TrainingRun(Shape):
     namespace: str
     name: str
     uid: str
-    attempt: int = Field(1, ge=1)
+    attempt: int = Field(default=1, ge=1)
     publish: Publish
     store: StoreAccess
     data: Data
@@ -164,10 +164,10 @@ class TrainingRun(Shape):
     checkpoint: Checkpointing = Checkpointing()
     early_stopping: EarlyStopping | None = None
     evaluation: Evaluation = Evaluation()
-    seed: int = Field(0, ge=0, lt=2**32)
-    grace_seconds: float = Field(25.0, gt=0)
-    stall_seconds: float = Field(600.0, gt=0)
-    progress_port: int = Field(PROGRESS_PORT, ge=0, le=65535)
+    seed: int = Field(default=0, ge=0, lt=2**32)
+    grace_seconds: float = Field(default=25.0, gt=0)
+    stall_seconds: float = Field(default=600.0, gt=0)
+    progress_port: int = Field(default=PROGRESS_PORT, ge=0, le=65535)
 
     def fingerprint(self, data_digest: str) -> str:
         """A sha256 over what decides the trained model, except the number of workers. Two runs that share it were asked
@@ -280,7 +280,7 @@ class Summary(Shape):
                 update: dict[str, object] = {"failure": failure.model_copy(update={"frames": failure.frames[1:]})}
             elif fitted.metrics:
                 update = {"metrics": dict(list(fitted.metrics.items())[: len(fitted.metrics) // 2])}
-            elif failure and len(failure.message) > 1:
+            elif failure and len(failure.message) > 8:
                 shorter = failure.message[: len(failure.message) * 3 // 4] + "…"
                 update = {"failure": failure.model_copy(update={"message": shorter})}
             else:

@@ -1,0 +1,190 @@
+"""An artifact's manifest: the contract between trainer, compressor, server, CLI and operator.
+
+A version is `<store>/models/<namespace>/<model>/versions/<version>[--<variant>]/manifest.json`; its digest is the sha256
+of that file's bytes. The files that it names lie, each once, under `<store>/models/<namespace>/<model>/blobs/` by their
+own sha256. Equal content is equal bytes: there is no time, host or attempt in a manifest.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import posixpath
+from collections.abc import Mapping
+from typing import Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from modelwright.contract import Shape, Split
+
+MANIFEST = "manifest.json"
+ONNX_FILE = "model.onnx"
+WEIGHTS_FILE = "model.safetensors"
+GOLDEN_FILE = "golden.safetensors"
+BASELINE_FILE = "baseline.json"
+HISTORY_FILE = "history.json"
+INPUT = "features"
+LOGITS = "logits"
+PROBABILITIES = "probabilities"
+_DIGEST = r"^sha256:[0-9a-f]{64}$"
+
+
+def digest_of(content: bytes) -> str:
+    return "sha256:" + hashlib.sha256(content).hexdigest()
+
+
+def model_folder(store: str, namespace: str, model: str) -> str:
+    return f"{store.rstrip('/')}/models/{namespace}/{model}"
+
+
+def manifest_uri(store: str, namespace: str, model: str, version: str, variant: str | None = None) -> str:
+    named = f"{version}--{variant}" if variant else version
+    return f"{model_folder(store, namespace, model)}/versions/{named}/{MANIFEST}"
+
+
+def blob_uri(manifest: str, digest: str) -> str:
+    """Where the blob `digest` of the version whose manifest is at the URI `manifest` lies. Raises ValueError for a URI
+    that is no manifest's."""
+    folder, found, _ = manifest.rpartition("/versions/")
+    if not found or not manifest.endswith(f"/{MANIFEST}"):
+        raise ValueError(f"{manifest}: a version's URI ends with versions/<version>/{MANIFEST}")
+    return f"{folder}/blobs/{digest.removeprefix('sha256:')}"
+
+
+class File(Shape):
+    """A file of the artifact: `path` is relative, where a reader puts it; `size` in bytes."""
+
+    path: str
+    digest: str = Field(pattern=_DIGEST)
+    size: int = Field(ge=0)
+
+    @field_validator("path")
+    @classmethod
+    def _inside(cls, path: str) -> str:
+        if posixpath.normpath(path) != path or path.startswith(("/", "..")) or "\\" in path or path in ("", "."):
+            raise ValueError(f"{path!r} is not a plain relative path")
+        return path
+
+
+class Tensor(Shape):
+    """An input or output of the graph; None in `shape` is any length (the first is the batch). `names` are those of the
+    last axis."""
+
+    name: str
+    dtype: Literal["float32", "int64"]
+    shape: tuple[int | None, ...]
+    names: tuple[str, ...] = ()
+
+
+class Onnx(Shape):
+    """The graph in `path`, whose initializers are external data in `weights`: offsets into that file."""
+
+    path: str = ONNX_FILE
+    weights: str = WEIGHTS_FILE
+    opset: int
+    ir_version: int
+
+
+class Formats(Shape):
+    onnx: Onnx | None = None
+
+    @model_validator(mode="after")
+    def _any(self) -> Formats:
+        if self.onnx is None:
+            raise ValueError("an artifact has at least one format")
+        return self
+
+
+class Golden(Shape):
+    """Test inputs, and the outputs of the final file in its own runtime. A runtime agrees when of each output at least
+    `minimum_agreement` (a fraction) of the entries differ by at most absolute + relative · |expected|. It is comparable
+    where provider and instruction set are the same."""
+
+    path: str = GOLDEN_FILE
+    rows: int
+    provider: str
+    instruction_set: str
+    runtime: str
+    absolute_tolerance: float = 1e-5
+    relative_tolerance: float = 1e-4
+    minimum_agreement: float = Field(default=1.0, gt=0, le=1)
+
+
+class RecipeRebuild(Shape):
+    """How to build the module anew: the recipe's name, its hyperparameters, and the widths of input and output."""
+
+    kind: Literal["recipe"] = "recipe"
+    recipe: str
+    hyperparameters: Mapping[str, str]
+    inputs: int
+    outputs: int
+
+
+class DataLineage(Shape):
+    """`rows` are of the whole, then of each part of the split."""
+
+    uri: str
+    digest: str = Field(pattern=_DIGEST)
+    target: str
+    rows: int
+    split: Split
+    split_rows: Mapping[str, int]
+
+
+class Lineage(Shape):
+    """Where a version came from. `fingerprint` is `TrainingRun.fingerprint`."""
+
+    training_job: str
+    data: DataLineage
+    fingerprint: str = Field(pattern=_DIGEST)
+    seed: int
+    epochs: int
+    steps: int
+    world_size: int
+
+
+class Manifest(Shape):
+    """One immutable version. `metrics` are by split, those of the test split from the outputs of the final file."""
+
+    schema_version: Literal[1] = 1
+    model: str
+    version: str
+    variant: str | None = None
+    task: Literal["Classification"]
+    classes: tuple[str, ...]
+    formats: Formats
+    files: tuple[File, ...]
+    inputs: tuple[Tensor, ...]
+    outputs: tuple[Tensor, ...]
+    golden: Golden
+    baseline: str = BASELINE_FILE
+    metrics: Mapping[str, Mapping[str, float]]
+    lineage: Lineage
+    frameworks: Mapping[str, str]
+    rebuild: RecipeRebuild | None = None
+
+    @model_validator(mode="after")
+    def _complete(self) -> Manifest:
+        paths = [file.path for file in self.files]
+        if len(set(paths)) != len(paths):
+            raise ValueError("files: a path is named twice")
+        onnx = self.formats.onnx
+        wanted = [self.golden.path, self.baseline, *((onnx.path, onnx.weights) if onnx else ())]
+        missing = sorted(set(wanted) - set(paths))
+        if missing:
+            raise ValueError(f"files: {', '.join(missing)} is used, and not among them")
+        return self
+
+    def to_bytes(self) -> bytes:
+        return self.to_json().encode()
+
+    @property
+    def digest(self) -> str:
+        """The version's digest, of the manifest as it is written."""
+        return digest_of(self.to_bytes())
+
+    @classmethod
+    def from_bytes(cls, content: bytes, digest: str | None = None) -> Manifest:
+        """Reads a manifest, of the given digest where one is given. Raises ValueError."""
+        if digest is not None and digest_of(content) != digest:
+            raise ValueError(f"the manifest is {digest_of(content)}, and {digest} was asked for")
+        return cls.model_validate_json(content)
