@@ -1,8 +1,8 @@
 """An artifact's manifest: the contract between trainer, compressor, server, CLI and operator.
 
-A version is `<store>/models/<namespace>/<model>/versions/<version>[--<variant>]/manifest.json`; its digest is the sha256
-of that file's bytes. The files that it names lie, each once, under `<store>/models/<namespace>/<model>/blobs/` by their
-own sha256. Equal content is equal bytes: there is no time, host or attempt in a manifest.
+A version is `<store>/models/<namespace>/<model>/versions/<version>[--<variant>]/manifest.json`; its digest is the
+sha256 of that file's bytes. The files that it names lie, each once, under `<store>/models/<namespace>/<model>/blobs/`
+by their own sha256. Equal content is equal bytes: there is no time, host or attempt in a manifest.
 """
 
 from __future__ import annotations
