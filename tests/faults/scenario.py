@@ -1,0 +1,283 @@
+"""A story told undisturbed, and again with a kill before and after every write; what is left must be the same."""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import dataclasses
+import hashlib
+import json
+import re
+import signal
+import subprocess
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from modelwright.kube.resources import Resource
+
+from tests.faults.proxy import Moment, Proxy
+
+# What the server or the clock chooses, in the spec of any object.
+_CHOSEN_BY_SERVER = {"clusterIP", "clusterIPs", "nodePort", "healthCheckNodePort"}
+_TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z")
+
+
+@dataclasses.dataclass(frozen=True, order=True)
+class Left:
+    """One object that is left, without what differs from run to run. `spec` is a hash of all but metadata and status,
+    with labels, annotations and finalizers."""
+
+    kind: str
+    name: str
+    owner: str
+    phase: str
+    spec: str
+
+    def __str__(self) -> str:
+        of = f" of {self.owner}" if self.owner else ""
+        return f"{self.kind}/{self.name}{of}" + (f" ({self.phase})" if self.phase else "") + f" #{self.spec}"
+
+
+@dataclasses.dataclass(frozen=True)
+class Scenario:
+    """A story of one process and its user, each run in a namespace of its own.
+
+    `command` starts the process for a run (its kubeconfig and namespace). `act` is what the user does, and waits in
+    between by `run.wait`. `settled` says that the process has nothing left to do, as far as the objects tell. All
+    objects of `resources` in the namespace are compared; `ignore` leaves out raw objects that are no part of the claim.
+    """
+
+    name: str
+    command: Callable[[Run], Sequence[str | Path]]
+    act: Callable[[Run], None]
+    settled: Callable[[Run], bool]
+    resources: Sequence[Resource]
+    ignore: Callable[[dict[str, Any]], bool] = lambda obj: obj["metadata"]["name"] == "kube-root-ca.crt"
+    quiet: float = 0.75
+    """Seconds without a write after which a settled process counts as done."""
+    patience: float = 60.0
+    """Seconds for a run to settle."""
+
+
+class Run:
+    """One telling of a story. Its processes are restarted when they die, until the run ends."""
+
+    def __init__(self, scenario: Scenario, proxy: Proxy, namespace: str, log: Path) -> None:
+        self.scenario = scenario
+        self.proxy = proxy
+        self.namespace = namespace
+        self.kubeconfig = proxy.kubeconfig
+        self.unexpected_exits: list[int] = []
+        self._log = log
+        self._over = False
+        self._process: subprocess.Popen[bytes] | None = None
+        self._supervisor = threading.Thread(target=self._supervise, daemon=True)
+
+    def __enter__(self) -> Run:
+        self._supervisor.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over = True
+        self.kill()
+        self._supervisor.join(30)
+
+    def kill(self) -> None:
+        """SIGKILL to the process that runs now."""
+        if self._process is not None:
+            with contextlib.suppress(ProcessLookupError):
+                self._process.send_signal(signal.SIGKILL)
+
+    def _supervise(self) -> None:
+        while not self._over:
+            with self._log.open("ab") as log:
+                # The kernel ends the process with ours, however ours ends.
+                command = ["setpriv", "--pdeathsig", "KILL", *(str(word) for word in self.scenario.command(self))]
+                self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+            if self._over:
+                self.kill()
+            code = self._process.wait()
+            if not self._over and code != -signal.SIGKILL:
+                self.unexpected_exits.append(code)
+                # Not at once: a process that cannot start would fill the machine.
+                time.sleep(0.2)
+
+    def objects(self, resource: Resource) -> list[dict[str, Any]]:
+        """Of the run's namespace, past the proxy."""
+        found = self.proxy.ask("GET", resource.path(namespace=self.namespace))["items"]
+        return [obj for obj in found if not self.scenario.ignore(obj)]
+
+    def get(self, resource: Resource, name: str) -> dict[str, Any] | None:
+        return next((obj for obj in self.objects(resource) if obj["metadata"]["name"] == name), None)
+
+    def create(self, resource: Resource, obj: dict[str, Any]) -> dict[str, Any]:
+        whole = {"apiVersion": resource.api_version, "kind": resource.kind, **obj}
+        return self.proxy.ask("POST", resource.path(namespace=self.namespace), whole)
+
+    def patch(self, resource: Resource, name: str, patch: dict[str, Any]) -> dict[str, Any]:
+        return self.proxy.ask("PATCH", resource.path(namespace=self.namespace, name=name), patch)
+
+    def delete(self, resource: Resource, name: str) -> None:
+        self.proxy.ask("DELETE", resource.path(namespace=self.namespace, name=name))
+
+    def wait(self, what: str, check: Callable[[], object]) -> None:
+        """Raises TimeoutError after the scenario's patience."""
+        deadline = time.monotonic() + self.scenario.patience
+        while not check():
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"{what}: not within {self.scenario.patience:g} s")
+            time.sleep(0.05)
+
+    def left(self) -> collections.Counter[Left]:
+        objects = [(resource, obj) for resource in self.scenario.resources for obj in self.objects(resource)]
+        uids = {obj["metadata"]["uid"]: f"{resource.kind}/{_name(obj)}" for resource, obj in objects}
+        return collections.Counter(_left(resource, obj, uids, self.namespace) for resource, obj in objects)
+
+
+def _name(obj: dict[str, Any]) -> str:
+    generated = obj["metadata"].get("generateName")
+    return f"{generated}*" if generated else str(obj["metadata"]["name"])
+
+
+def _left(resource: Resource, obj: dict[str, Any], uids: dict[str, str], namespace: str) -> Left:
+    metadata, status = obj["metadata"], obj.get("status") or {}
+    said: dict[str, Any] = {
+        key: value for key, value in obj.items() if key not in ("metadata", "status", "kind", "apiVersion")
+    }
+    said |= {key: metadata.get(key) for key in ("labels", "annotations", "finalizers")}
+    text = json.dumps(_without(said, _CHOSEN_BY_SERVER), sort_keys=True)
+    for uid, name in uids.items():
+        text = text.replace(uid, name)
+    text = _TIME.sub("<time>", text.replace(namespace, "<namespace>"))
+    owners = [
+        f"{one['kind']}/{one['name']}" + ("" if one["uid"] in uids else " (gone)")
+        for one in metadata.get("ownerReferences") or ()
+    ]
+    phase = status.get("phase") or ",".join(
+        sorted(one["type"] for one in status.get("conditions") or () if one["status"] == "True")
+    )
+    if metadata.get("deletionTimestamp"):
+        phase = f"{phase} deleting".strip()
+    digest = hashlib.sha256(text.encode()).hexdigest()[:8]
+    return Left(resource.kind, _name(obj), ", ".join(owners), str(phase), digest)
+
+
+def _without(value: Any, keys: set[str]) -> Any:
+    if isinstance(value, dict):
+        return {key: _without(one, keys) for key, one in value.items() if key not in keys}
+    return [_without(one, keys) for one in value] if isinstance(value, list) else value
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """How one run ended. `point` is None for the undisturbed one; `reached` is the write that it was killed at."""
+
+    point: tuple[int, Moment] | None
+    reached: str | None
+    violations: tuple[str, ...]
+    left: collections.Counter[Left]
+    writes: tuple[str, ...]
+    seconds: float
+    log: str = dataclasses.field(repr=False, default="")
+
+    @property
+    def verdict(self) -> str:
+        if self.violations:
+            return "; ".join(self.violations)
+        return "same" if self.point is None or self.reached else "same (not reached)"
+
+
+@dataclasses.dataclass(frozen=True)
+class Report:
+    """A scenario at all its write points."""
+
+    scenario: str
+    undisturbed: Outcome
+    disturbed: tuple[Outcome, ...]
+
+    @property
+    def violations(self) -> list[str]:
+        return [
+            f"killed {one.point[1].value} write {one.point[0]} ({one.reached}): {violation}"
+            for one in self.disturbed
+            if one.point is not None
+            for violation in one.violations
+        ]
+
+    def table(self) -> str:
+        rows = [("write", "killed", "end state", "s")]
+        for one in self.disturbed:
+            assert one.point is not None
+            number, moment = one.point
+            what = one.reached or self.undisturbed.writes[number - 1]
+            rows.append((f"{number} {what}", moment.value, one.verdict, f"{one.seconds:.1f}"))
+        widths = [max(len(row[column]) for row in rows) for column in range(4)]
+        lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+        count = len(self.violations)
+        runs = f"{len(self.disturbed)} kills at {len(self.undisturbed.writes)} writes"
+        return "\n".join([f"{self.scenario}: {runs}, {count} violations", *lines])
+
+
+def undisturbed(scenario: Scenario, upstream: Path) -> Outcome:
+    """Raises AssertionError where the scenario does not settle even when nothing goes wrong."""
+    outcome = _tell(scenario, upstream, None, None)
+    assert not outcome.violations, f"{scenario.name}, undisturbed: {outcome.violations}\n{outcome.log}"
+    assert outcome.writes, f"{scenario.name}: the process wrote nothing\n{outcome.log}"
+    return outcome
+
+
+def crash_everywhere(
+    scenario: Scenario, upstream: Path, *, parallel: int = 2, only: Iterable[tuple[int, Moment]] | None = None
+) -> Report:
+    """Runs the scenario with a kill before and after each of its writes, `parallel` runs at a time.
+
+    `upstream` is a kubeconfig of an administrator. `only` narrows it to some points.
+    """
+    first = undisturbed(scenario, upstream)
+    points = list(only or [(number, moment) for number in range(1, len(first.writes) + 1) for moment in Moment])
+    with ThreadPoolExecutor(parallel) as pool:
+        outcomes = list(pool.map(lambda point: _tell(scenario, upstream, point, first.left), points))
+    return Report(scenario.name, first, tuple(outcomes))
+
+
+def _tell(
+    scenario: Scenario, upstream: Path, point: tuple[int, Moment] | None, expected: collections.Counter[Left] | None
+) -> Outcome:
+    began = time.monotonic()
+    violations: list[str] = []
+    left: collections.Counter[Left] = collections.Counter()
+    with tempfile.TemporaryDirectory(prefix="modelwright-faults-") as name, Proxy(upstream, Path(name)) as proxy:
+        made = {"metadata": {"generateName": f"crash-{scenario.name}-"}}
+        namespace = str(proxy.ask("POST", "/api/v1/namespaces", made)["metadata"]["name"])
+        run = Run(scenario, proxy, namespace, Path(name) / "process.log")
+        reached: list[str] = []
+        if point is not None:
+            number, moment = point
+
+            def kill() -> None:
+                reached.append(str(proxy.writes[number - 1].request))
+                run.kill()
+
+            proxy.kill_at(number, moment, kill)
+        with run:
+            try:
+                scenario.act(run)
+                run.wait("settled", lambda: scenario.settled(run) and proxy.quiet_for() >= scenario.quiet)
+            except TimeoutError as late:
+                violations.append(str(late))
+            left = run.left()
+        if run.unexpected_exits:
+            violations.append(f"the process ended by itself: {run.unexpected_exits}")
+        if expected is not None:
+            violations += [f"too much: {one}" + (f" ×{n}" if n > 1 else "") for one, n in (left - expected).items()]
+            violations += [f"missing: {one}" for one in expected - left]
+        log = (Path(name) / "process.log").read_text(errors="replace")[-4000:]
+        writes = tuple(str(write.request) for write in proxy.writes)
+        proxy.ask("DELETE", f"/api/v1/namespaces/{namespace}")
+    seconds = time.monotonic() - began
+    return Outcome(point, reached[0] if reached else None, tuple(violations), left, writes, seconds, log)
