@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
+import os
 import secrets
 import shutil
 import socket
@@ -21,6 +22,7 @@ from devcluster import binaries, configuration, pki
 from devcluster.progress import Hopeless, StepFailed, Steps, run, telling_line, wait_for
 
 CONTEXT = "modelwright-light"
+_PREFIX = "modelwright-light-"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,6 +43,14 @@ class LightCluster:
 
     def audit_events(self) -> list[dict[str, object]]:
         return [json.loads(line) for line in self.audit_log.read_text().splitlines()]
+
+
+def _remove_stale() -> None:
+    """Removes the folders of those whose process was killed before it could."""
+    for folder in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*-*"):
+        pid = folder.name.removeprefix(_PREFIX).partition("-")[0]
+        if not Path("/proc", pid).exists():
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _free_ports(count: int) -> list[int]:
@@ -67,7 +77,8 @@ def light_cluster(*, flags: Sequence[str] = (), steps: Steps | None = None) -> I
     Raises `StepFailed` with the log's telling line where it does not start.
     """
     kubebox = binaries.build(steps or Steps(quiet=True), "kubebox")["kubebox"]
-    folder = Path(tempfile.mkdtemp(prefix="modelwright-light-"))
+    _remove_stale()
+    folder = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-"))
     processes: list[subprocess.Popen[bytes]] = []
     try:
         yield _up(folder, kubebox, flags, processes)

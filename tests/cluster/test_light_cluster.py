@@ -7,13 +7,15 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import textwrap
+from pathlib import Path
 
 import psutil
 import pytest
 
 from devcluster.binaries import KUBERNETES_VERSION
-from devcluster.light import LightCluster
+from devcluster.light import LightCluster, light_cluster
 from devcluster.progress import StepFailed, wait_for
 
 
@@ -114,5 +116,8 @@ def test_it_ends_with_the_process_that_started_it() -> None:
         os.kill(process.pid, signal.SIGKILL)
         process.wait()
         wait_for("etcd and the API server end", lambda: not any(child.is_running() for child in children), seconds=10)
+        with light_cluster():
+            left = list(Path(tempfile.gettempdir()).glob(f"modelwright-light-{process.pid}-*"))
+        assert left == [], "the next one removes what a killed one left"
     finally:
         process.kill()
