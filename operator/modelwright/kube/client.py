@@ -39,8 +39,7 @@ _CONTENT_TYPES: Mapping[PatchType, str] = {
 OnWritten = Callable[[Object], None]
 OnGone = Callable[[str], None]
 
-_READ_RETRIES = 4
-_WRITE_RETRIES = 4
+_RETRIES = 4
 _BACKOFF = Backoff(first=0.25, most=8.0)
 _CONNECT_SECONDS = 10.0
 # Over what the server is asked to end a watch after: by then it is dead.
@@ -332,11 +331,7 @@ class Client:
                 return await self._try(verb, resource, path, method, query, body, content_type)
             except (errors.TooManyRequests, errors.ServerError, errors.Unreachable) as error:
                 tried += 1
-                again = (
-                    tried <= _READ_RETRIES
-                    if method == "GET"
-                    else isinstance(error, errors.TooManyRequests) and tried <= _WRITE_RETRIES
-                )
+                again = tried <= _RETRIES and (method == "GET" or isinstance(error, errors.TooManyRequests))
                 # A Lease's holder has a deadline to keep and retries by its own clock.
                 if not again or resource == LEASES:
                     raise

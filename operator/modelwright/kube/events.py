@@ -120,7 +120,7 @@ class EventRecorder:
         words = _Words(regarding, type, reason[:128], action[:128], note)
         now = datetime.datetime.now(datetime.UTC)
         told = self._told.get(words)
-        if told is not None and asyncio.get_running_loop().time() < told.written_at + self._window:
+        if told is not None:
             told.unsaid += 1
             told.last = now
             self._metrics.events.labels("counted").inc()
@@ -184,7 +184,10 @@ class EventRecorder:
             log.debug("event %s of %s: %s", words.reason, words.regarding.name, error)
             return
         self._metrics.events.labels("written").inc()
-        self._told[words] = _Told(count, 0, last, asyncio.get_running_loop().time())
+        # Some may have been said while this was on its way.
+        known = self._told.get(words)
+        unsaid = 0 if known is None else known.unsaid
+        self._told[words] = _Told(count, unsaid, last, asyncio.get_running_loop().time())
         self._told.move_to_end(words)
         if len(self._told) > _MOST_REMEMBERED:
             self._told.popitem(last=False)
