@@ -44,6 +44,14 @@ def test_a_right_controller_is_the_same_after_a_kill_at_any_write(light: LightCl
     assert not report.undisturbed.left
 
 
+def test_a_right_controller_copes_alive_with_lost_answers_and_refusals(light: LightCluster) -> None:
+    alive = [(2, Moment.LOST), (3, Moment.CONFLICT), (5, Moment.BUSY), (7, Moment.ERROR), (7, Moment.LOST)]
+    report = crash_everywhere(_scenario("alive", delete=True), light.kubeconfig, only=alive)
+    print("\n" + report.table())
+    assert report.violations == []
+    assert all(outcome.reached for outcome in report.disturbed)
+
+
 @pytest.mark.parametrize(
     ("wrong", "delete", "point", "told"),
     [

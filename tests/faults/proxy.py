@@ -70,6 +70,11 @@ class Request:
 
 Matches = Callable[[Request], bool]
 
+
+def _any(_: Request) -> bool:
+    return True
+
+
 # Reviews are questions that are asked by POST; Leases and Events are no part of what is left.
 _NO_STATE = {"leases", "events", "subjectaccessreviews", "selfsubjectaccessreviews", "tokenreviews"}
 
@@ -79,10 +84,22 @@ def counts_as_write(request: Request) -> bool:
 
 
 class Moment(enum.Enum):
-    """Relative to the server's receipt of a write. In neither case does the process live to see the answer."""
+    """What befalls a write. Of the kills the process lives to see no answer; the rest it must cope with alive."""
 
-    BEFORE = "before"
-    AFTER = "after"
+    BEFORE = "killed before"
+    AFTER = "killed after"
+    LOST = "answer lost"
+    CONFLICT = "answered 409"
+    BUSY = "answered 429"
+    ERROR = "answered 500"
+
+
+KILLS = (Moment.BEFORE, Moment.AFTER)
+_ANSWERS = {
+    Moment.CONFLICT: (409, "Conflict", None),
+    Moment.BUSY: (429, "TooManyRequests", 1),
+    Moment.ERROR: (500, "InternalError", None),
+}
 
 
 @dataclasses.dataclass
@@ -113,10 +130,10 @@ class Fault:
 
 
 @dataclasses.dataclass
-class _Kill:
+class _Due:
     number: int
     moment: Moment
-    kill: Callable[[], None]
+    reached: Callable[[], None]
 
 
 class Proxy:
@@ -137,11 +154,10 @@ class Proxy:
         self.url = ""
         self.writes: list[Write] = []
         self.faults: list[Fault] = []
-        self.kills_done = 0
         self._upstream = upstream
         self._counts = counts
         self._impersonate = impersonate
-        self._kill: _Kill | None = None
+        self._due: _Due | None = None
         self._in_flight = 0
         self._last_write_at = 0.0
         self._watches: dict[asyncio.Transport, tuple[Request, asyncio.Task[Any] | None]] = {}
@@ -162,15 +178,16 @@ class Proxy:
 
     # What tests order
 
-    def kill_at(self, number: int, moment: Moment, kill: Callable[[], None]) -> None:
-        """At write `number` (from 1, counted since the start) calls `kill`, which is expected to end the process."""
-        self._kill = _Kill(number, moment, kill)
+    def disturb_at(self, number: int, moment: Moment, reached: Callable[[], None]) -> None:
+        """Lets it befall write `number` (from 1, counted since the start), once. For a kill `reached` is called at the
+        moment, and is what ends the process; otherwise it is called as the write comes in."""
+        self._due = _Due(number, moment, reached)
 
     def add(self, fault: Fault) -> Fault:
         self.faults.append(fault)
         return fault
 
-    def cut_watches(self, matches: Matches = lambda _: True) -> int:
+    def cut_watches(self, matches: Matches = _any) -> int:
         """Breaks the connections of all open watches that match, in the midst of what they say. Returns how many."""
         return self.call(self._cut_watches(matches))
 
@@ -178,7 +195,7 @@ class Proxy:
         """While frozen, watches stay open and say nothing: as behind a load balancer that has forgotten them."""
         self._frozen = frozen
 
-    def open_watches(self, matches: Matches = lambda _: True) -> int:
+    def open_watches(self, matches: Matches = _any) -> int:
         return sum(matches(request) for request, _ in list(self._watches.values()))
 
     def quiet_for(self) -> float:
@@ -231,7 +248,7 @@ class Proxy:
         self._last_write_at = self._loop.time()
 
     async def _stop(self) -> None:
-        await self._cut_watches(lambda _: True)
+        await self._cut_watches(_any)
         await self._runner.cleanup()
         # What still waits for the real server, on behalf of a process that was killed.
         others = asyncio.all_tasks() - {asyncio.current_task()}
@@ -267,13 +284,13 @@ class Proxy:
                 self._last_write_at = self._loop.time()
 
     async def _disturbed(self, raw: web.BaseRequest, request: Request, write: Write | None) -> web.StreamResponse:
-        due = self._kill if write is not None and self._kill is not None and self._kill.number == write.number else None
-        if due is not None and due.moment is Moment.BEFORE:
-            self._do(due)
+        due = self._take_due(write)
+        moment = None if due is None else due.moment
+        if due is not None and moment is not Moment.AFTER:
+            due.reached()
+        if moment is Moment.BEFORE:
             raise ConnectionResetError
-        fault = next(
-            (one for one in self.faults if (one.times is None or one.met < one.times) and one.matches(request)), None
-        )
+        fault = self._fault(request, moment)
         if fault is not None:
             fault.met += 1
             await asyncio.sleep(fault.delay)
@@ -284,16 +301,30 @@ class Proxy:
             if fault.drop == "before":
                 raise ConnectionResetError
         response = await self._forward(raw, request, write)
-        if due is not None:
-            self._do(due)
-        if due is not None or (fault is not None and fault.drop == "after"):
+        if due is not None and moment is Moment.AFTER:
+            due.reached()
+            raise ConnectionResetError
+        if fault is not None and fault.drop == "after":
             raise ConnectionResetError
         return response
 
-    def _do(self, due: _Kill) -> None:
-        self._kill = None
-        self.kills_done += 1
-        due.kill()
+    def _take_due(self, write: Write | None) -> _Due | None:
+        due = self._due
+        if due is None or write is None or due.number != write.number:
+            return None
+        self._due = None
+        return due
+
+    def _fault(self, request: Request, moment: Moment | None) -> Fault | None:
+        if moment is Moment.LOST:
+            return Fault(_any, drop="after")
+        if moment in _ANSWERS:
+            code, reason, retry_after = _ANSWERS[moment]
+            return Fault(_any, answer=code, reason=reason, retry_after=retry_after)
+        for fault in self.faults:
+            if (fault.times is None or fault.met < fault.times) and fault.matches(request):
+                return fault
+        return None
 
     async def _forward(self, raw: web.BaseRequest, request: Request, write: Write | None) -> web.StreamResponse:
         headers = {name: value for name, value in raw.headers.items() if name.lower() not in _HOP_BY_HOP}

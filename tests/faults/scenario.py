@@ -20,7 +20,7 @@ from typing import Any
 
 from modelwright.kube.resources import Resource
 
-from tests.faults.proxy import Moment, Proxy
+from tests.faults.proxy import KILLS, Moment, Proxy
 
 # What the server or the clock chooses, in the spec of any object.
 _CHOSEN_BY_SERVER = {"clusterIP", "clusterIPs", "nodePort", "healthCheckNodePort"}
@@ -203,14 +203,14 @@ class Report:
     @property
     def violations(self) -> list[str]:
         return [
-            f"killed {one.point[1].value} write {one.point[0]} ({one.reached}): {violation}"
+            f"write {one.point[0]} ({one.reached}) {one.point[1].value}: {violation}"
             for one in self.disturbed
             if one.point is not None
             for violation in one.violations
         ]
 
     def table(self) -> str:
-        rows = [("write", "killed", "end state", "s")]
+        rows = [("write", "befallen by", "end state", "s")]
         for one in self.disturbed:
             assert one.point is not None
             number, moment = one.point
@@ -219,7 +219,7 @@ class Report:
         widths = [max(len(row[column]) for row in rows) for column in range(4)]
         lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
         count = len(self.violations)
-        runs = f"{len(self.disturbed)} kills at {len(self.undisturbed.writes)} writes"
+        runs = f"{len(self.disturbed)} disturbances of {len(self.undisturbed.writes)} writes"
         return "\n".join([f"{self.scenario}: {runs}, {count} violations", *lines])
 
 
@@ -232,14 +232,19 @@ def undisturbed(scenario: Scenario, upstream: Path) -> Outcome:
 
 
 def crash_everywhere(
-    scenario: Scenario, upstream: Path, *, parallel: int = 2, only: Iterable[tuple[int, Moment]] | None = None
+    scenario: Scenario,
+    upstream: Path,
+    *,
+    moments: Sequence[Moment] = KILLS,
+    parallel: int = 2,
+    only: Iterable[tuple[int, Moment]] | None = None,
 ) -> Report:
-    """Runs the scenario with a kill before and after each of its writes, `parallel` runs at a time.
+    """Runs the scenario once for each of its writes and each of `moments`, `parallel` runs at a time.
 
     `upstream` is a kubeconfig of an administrator. `only` narrows it to some points.
     """
     first = undisturbed(scenario, upstream)
-    points = list(only or [(number, moment) for number in range(1, len(first.writes) + 1) for moment in Moment])
+    points = list(only or [(number, moment) for number in range(1, len(first.writes) + 1) for moment in moments])
     with ThreadPoolExecutor(parallel) as pool:
         outcomes = list(pool.map(lambda point: _tell(scenario, upstream, point, first.left), points))
     return Report(scenario.name, first, tuple(outcomes))
@@ -259,11 +264,12 @@ def _tell(
         if point is not None:
             number, moment = point
 
-            def kill() -> None:
+            def reach() -> None:
                 reached.append(str(proxy.writes[number - 1].request))
-                run.kill()
+                if moment in KILLS:
+                    run.kill()
 
-            proxy.kill_at(number, moment, kill)
+            proxy.disturb_at(number, moment, reach)
         with run:
             try:
                 scenario.act(run)

@@ -122,6 +122,23 @@ def test_an_add_during_the_pass_brings_another_after_it() -> None:
     assert clock.run(story()) == [0.0, 5.0]
 
 
+@pytest.mark.parametrize("delays", [(3.0, 50.0), (50.0, 3.0)])
+def test_of_several_delays_the_shortest_counts_and_fulfils_the_others(delays: tuple[float, ...]) -> None:
+    async def story() -> list[float]:
+        began: list[float] = []
+
+        async def note(key: str) -> None:
+            began.append(asyncio.get_running_loop().time())
+
+        queue = WorkQueue(note)
+        for delay in delays:
+            queue.add("a", after=delay)
+        await _during(queue, 100)
+        return began
+
+    assert clock.run(story()) == [3.0]
+
+
 def test_stop_lets_the_pass_in_hand_end_and_begins_no_other() -> None:
     async def story() -> tuple[list[str], float]:
         ended: list[str] = []
