@@ -1,0 +1,10 @@
+"""The kinds of the API, in the order in which documents tell of them."""
+
+from __future__ import annotations
+
+from modelwright.api.base import ApiObject
+from modelwright.api.model import Model
+from modelwright.api.model_version import ModelVersion
+from modelwright.api.training_job import TrainingJob
+
+KINDS: tuple[type[ApiObject], ...] = (TrainingJob, ModelVersion, Model)

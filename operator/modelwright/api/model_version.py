@@ -1,0 +1,141 @@
+"""ModelVersion: one immutable version of a model, where it came from, its artifact and its metrics."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import ClassVar, Literal
+
+from pydantic import Field
+
+from modelwright.api.base import (
+    AGE,
+    NAME_RULE,
+    ApiModel,
+    ApiObject,
+    Column,
+    LocalRef,
+    Names,
+    StatusModel,
+    UidRef,
+)
+from modelwright.api.conditions import CONDITIONS_SCHEMA, Condition, before_the_first_look, conditions_field
+from modelwright.api.rules import Rule
+from modelwright.api.storage import ArtifactSource, ArtifactStatus
+from modelwright.api.types import Figure, Items, Name, Variant, Version
+from modelwright.api.versions import model_version_name
+
+VersionPhase = Literal["Pending", "Ready", "Failed"]
+
+
+class VersionSource(ApiModel):
+    """What the version is made of: exactly one of the members."""
+
+    training_job_ref: LocalRef | None = Field(
+        default=None, description="The TrainingJob that publishes it. The operator creates such versions by itself."
+    )
+    artifact: ArtifactSource | None = Field(
+        default=None, description="Import of an artifact that lies in a store: from another namespace, cluster or tool."
+    )
+
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            "has(self.trainingJobRef) != has(self.artifact)",
+            "give exactly one of trainingJobRef and artifact",
+            lambda source: (source.training_job_ref is None) != (source.artifact is None),
+        ),
+    )
+
+
+class ModelVersionSpec(ApiModel):
+    """Which version of which model this is, and where it comes from. Nothing of it can be changed."""
+
+    model: Name = Field(description="The model that it is a version of: the name of a Model, which need not exist.")
+    version: Version = Field(
+        description="Semantic version (SemVer 2.0), such as 1.0.0 or 1.1.0-rc.1; without build metadata."
+    )
+    variant: Variant | None = Field(
+        default=None,
+        description="A form of the same version that runs otherwise, such as int8. Left out: the original.",
+    )
+    source: VersionSource = Field(description="What the version is made of.")
+
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule("self == oldSelf", "a version is immutable; create another ModelVersion, with another version or variant"),
+    )
+
+
+class VersionLineage(StatusModel):
+    """The digests of the links that this version hangs on."""
+
+    training_job: UidRef | None = Field(default=None, description="The TrainingJob that published it.")
+    data_uri: str | None = Field(default=None, max_length=1024, description="The data that it was trained on.")
+    dataset_digest: str | None = Field(default=None, max_length=71, description="sha256 of that data.")
+
+
+class ModelVersionStatus(StatusModel):
+    """What is known of the version."""
+
+    phase: VersionPhase = Field(
+        default="Pending",
+        description="For people's eyes; programs read the conditions. Pending: not published, or not looked at.",
+    )
+    observed_generation: int | None = Field(default=None, ge=0, description="The generation that status is about.")
+    conditions: Items[Condition] | None = Field(
+        default=None, max_length=16, description=conditions_field("Ready"), json_schema_extra=CONDITIONS_SCHEMA
+    )
+    artifact: ArtifactStatus | None = Field(default=None, description="The artifact.")
+    metrics: Mapping[str, Figure] | None = Field(
+        default=None, max_length=64, description="Measured on the test split; decimals by the metric's name."
+    )
+    lineage: VersionLineage | None = Field(default=None, description="Where it came from.")
+
+
+def _named(version: ModelVersion) -> str:
+    return model_version_name(version.spec.model, version.spec.version, version.spec.variant)
+
+
+_CEL_NAMED = (
+    "self.spec.model + '-v' + self.spec.version.replace('.', '-')"
+    " + (has(self.spec.variant) ? '--' + self.spec.variant : '')"
+)
+
+
+class ModelVersion(ApiObject):
+    """One immutable version of a model: where it came from, its artifact, its metrics. Its name says which it is:
+    <model>-v<version, dots as hyphens>[--<variant>]."""
+
+    spec: ModelVersionSpec = Field(description="Which version this is. Immutable.")
+    status: ModelVersionStatus = Field(
+        default=ModelVersionStatus(conditions=before_the_first_look("Ready")),
+        description="What is known of it; written by the operator.",
+    )
+
+    rules: ClassVar[tuple[Rule, ...]] = (
+        NAME_RULE,
+        Rule(
+            f"self.metadata.name == {_CEL_NAMED}",
+            "'{self.metadata.name}' must say which version it is; write '{named}'",
+            lambda version: version.metadata.name == _named(version),
+            field="metadata.name",
+            terms={"named": (_CEL_NAMED, _named)},
+        ),
+    )
+    names: ClassVar[Names] = Names(
+        plural="modelversions",
+        singular="modelversion",
+        short=("mv",),
+        main_condition="Ready",
+        columns=(
+            Column("Model", ".spec.model", "The model."),
+            Column("Version", ".spec.version", "Its version."),
+            Column("Variant", ".spec.variant", "Its variant, where it is one."),
+            Column("Phase", ".status.phase", "Where it stands."),
+            Column("Accuracy", ".status.metrics.accuracy", "Accuracy on the test split."),
+            Column("Reason", '.status.conditions[?(@.type=="Ready")].reason', "Why it is ready, or not."),
+            AGE,
+            Column("Digest", ".status.artifact.digest", "sha256 of the artifact's manifest.", priority=1),
+            Column("Trained by", ".status.lineage.trainingJob.name", "The TrainingJob.", priority=1),
+            Column("Message", '.status.conditions[?(@.type=="Ready")].message', "Why, in words.", priority=1),
+        ),
+        selectable=(".spec.model", ".spec.version"),
+    )

@@ -1,0 +1,155 @@
+"""The hyperparameters of the built-in recipes: which there are, their ranges and defaults, and how they are read from
+the strings of a TrainingJob. The operator checks with it before a pod is started, the trainer reads with it; so this
+module imports nothing of either."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+import annotated_types
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic.alias_generators import to_camel
+from pydantic.fields import FieldInfo
+from pydantic_core import PydanticCustomError
+
+_PATH = "spec.trainer.hyperparameters"
+_WHOLE = "a whole number, such as 64"
+_NUMBER = "a number, such as 0.001 or 1e-3"
+_WIDTHS = "whole numbers with commas between, such as 300,100"
+
+
+def _form(pattern: str, form: str) -> BeforeValidator:
+    """Python reads "6_4" and " 64" as 64 and "nan" as a number; in YAML these are mistakes."""
+
+    def read(value: Any) -> Any:
+        if isinstance(value, str) and not re.fullmatch(pattern, value):
+            raise PydanticCustomError("form", "is not {form}", {"form": form})
+        return value
+
+    return BeforeValidator(read)
+
+
+def _widths(value: Any) -> Any:
+    return tuple(value.replace(" ", "").split(",")) if isinstance(value, str) else value
+
+
+Whole = Annotated[int, _form(r"-?[0-9]{1,18}", _WHOLE)]
+Number = Annotated[float, _form(r"-?[0-9]+(\.[0-9]+)?([eE][-+]?[0-9]{1,3})?", _NUMBER)]
+# The last annotation is the first to see the string.
+Widths = Annotated[
+    tuple[Annotated[int, Field(ge=1, le=65536)], ...],
+    BeforeValidator(_widths),
+    _form(r"-?[0-9]{1,9}( ?, ?-?[0-9]{1,9})*", _WIDTHS),
+]
+
+
+class Hyperparameters(BaseModel):
+    """What all recipes' hyperparameters share."""
+
+    model_config = ConfigDict(
+        alias_generator=to_camel, validate_by_name=True, validate_by_alias=True, frozen=True, extra="forbid"
+    )
+
+    def to_strings(self) -> dict[str, str]:
+        """All of them, in the form in which they are given; `parse` reads it back to the same."""
+        stated = self.model_dump(by_alias=True)
+        return {
+            name: ",".join(map(str, value))
+            if isinstance(value, tuple)
+            else f"{value:g}"
+            if _exact(value)
+            else str(value)
+            for name, value in stated.items()
+        }
+
+
+def _exact(value: Any) -> bool:
+    return isinstance(value, float) and float(f"{value:g}") == value
+
+
+class MlpHyperparameters(Hyperparameters):
+    """A multilayer perceptron: linear layers with ReLU and dropout between, trained with AdamW."""
+
+    hidden_sizes: Widths = Field(
+        default=(128, 64), min_length=1, max_length=16, description="Widths of the hidden layers, first to last."
+    )
+    learning_rate: Number = Field(default=0.001, gt=0, le=10, description="Step size of AdamW.")
+    batch_size: Whole = Field(
+        default=64, ge=1, le=1_000_000, description="Rows of a global batch: of all workers together."
+    )
+    epochs: Whole = Field(default=20, ge=1, le=100_000, description="Passes over the training rows.")
+    weight_decay: Number = Field(default=0.0, ge=0, le=1, description="Decoupled weight decay of AdamW.")
+    dropout: Number = Field(default=0.0, ge=0, lt=1, description="Share of activations that are dropped in training.")
+    seed: Whole = Field(
+        default=0, ge=0, le=2**32 - 1, description="Of the initial weights, the order of rows and the dropout."
+    )
+
+
+RECIPES: Mapping[str, type[Hyperparameters]] = {"mlp": MlpHyperparameters}
+
+
+class HyperparameterError(ValueError):
+    """Hyperparameters that a recipe cannot use. `problems` has a line for each that is wrong."""
+
+    def __init__(self, problems: tuple[str, ...]) -> None:
+        super().__init__("; ".join(problems))
+        self.problems = problems
+
+
+def parse(recipe: str, given: Mapping[str, str]) -> Hyperparameters:
+    """The hyperparameters of `recipe`, with its defaults for those that are not given. Raises HyperparameterError that
+    names every one that is wrong, and the nearest right name of one that does not exist."""
+    if recipe not in RECIPES:
+        raise HyperparameterError((f"spec.trainer.recipe: {recipe!r} is not a recipe; there are {', '.join(RECIPES)}",))
+    model = RECIPES[recipe]
+    names = {info.alias or name: info for name, info in model.model_fields.items()}
+    unknown = [_unknown(recipe, name, list(names)) for name in given if name not in names]
+    try:
+        read = model.model_validate(
+            {name: value for name, value in given.items() if name in names}, by_alias=True, by_name=False
+        )
+    except ValidationError as error:
+        wrong: dict[str, str] = {}
+        for one in error.errors(include_url=False):
+            name = str(one["loc"][0])
+            said = one["msg"] if one["type"] == "form" else f"is out of range: {limits(names[name])}"
+            wrong.setdefault(name, f"{_PATH}.{name}: {given[name]!r} {said}")
+        raise HyperparameterError((*unknown, *wrong.values())) from None
+    if unknown:
+        raise HyperparameterError(tuple(unknown))
+    return read
+
+
+def parse_mlp(given: Mapping[str, str]) -> MlpHyperparameters:
+    """As `parse`, of the recipe mlp."""
+    read = parse("mlp", given)
+    assert isinstance(read, MlpHyperparameters)  # noqa: S101 - RECIPES says so
+    return read
+
+
+def _unknown(recipe: str, name: str, known: list[str]) -> str:
+    lowered = {one.lower(): one for one in known}
+    # Case and separators are the usual mistake: hidden_sizes, learning-rate.
+    near = difflib.get_close_matches(re.sub("[_-]", "", name.lower()), lowered, n=1, cutoff=0.6)
+    advice = f"did you mean {lowered[near[0]]}?" if near else f"there are {', '.join(known)}"
+    return f"{_PATH}.{name}: {recipe} has no such hyperparameter; {advice}"
+
+
+def limits(info: FieldInfo) -> str:
+    """The range of a hyperparameter in words: "above 0, at most 10"."""
+    words = []
+    for limit in info.metadata:
+        if isinstance(limit, annotated_types.Gt):
+            words.append(f"above {limit.gt}")
+        elif isinstance(limit, annotated_types.Ge):
+            words.append(f"at least {limit.ge}")
+        elif isinstance(limit, annotated_types.Lt):
+            words.append(f"below {limit.lt}")
+        elif isinstance(limit, annotated_types.Le):
+            words.append(f"at most {limit.le}")
+        elif isinstance(limit, annotated_types.MaxLen):
+            words.append(f"1 to {limit.max_length} widths, each from 1 to 65536")
+    return ", ".join(words)

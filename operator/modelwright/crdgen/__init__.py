@@ -1,0 +1,1 @@
+"""Writes the CRDs and the field reference from the models of `modelwright.api`: `python -m modelwright.crdgen`."""
