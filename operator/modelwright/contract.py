@@ -16,6 +16,8 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic.alias_generators import to_camel
 
+from modelwright.api import recipes
+
 JOB_PATH = "/etc/modelwright/job.json"
 TERMINATION_PATH = "/dev/termination-log"
 # The kubelet keeps 4 KiB, and of a longer message the tail, which is no JSON.
@@ -164,22 +166,22 @@ class TrainingRun(Shape):
     checkpoint: Checkpointing = Checkpointing()
     early_stopping: EarlyStopping | None = None
     evaluation: Evaluation = Evaluation()
-    seed: int = Field(default=0, ge=0, lt=2**32)
     grace_seconds: float = Field(default=25.0, gt=0)
     stall_seconds: float = Field(default=600.0, gt=0)
     progress_port: int = Field(default=PROGRESS_PORT, ge=0, le=65535)
 
     def fingerprint(self, data_digest: str) -> str:
         """A sha256 over what decides the trained model, except the number of workers. Two runs that share it were asked
-        for the same thing: a checkpoint of one may be resumed by the other, its version stand for the other's."""
+        for the same thing: a checkpoint of one may be resumed by the other, its version stand for the other's. Raises
+        recipes.HyperparameterError."""
         stated = {
             "data": data_digest,
             "features": self.data.features,
             "split": self.data.split.to_json(),
             "target": self.data.target,
-            "trainer": self.trainer.to_json(),
+            "recipe": self.trainer.recipe,
+            "hyperparameters": recipes.parse(self.trainer.recipe, self.trainer.hyperparameters).to_strings(),
             "earlyStopping": self.early_stopping.to_json() if self.early_stopping else None,
-            "seed": self.seed,
         }
         return "sha256:" + hashlib.sha256(json.dumps(stated, sort_keys=True).encode()).hexdigest()
 

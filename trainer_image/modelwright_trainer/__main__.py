@@ -7,11 +7,15 @@ import argparse
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 
 from modelwright_trainer.outcome import Failed, report_failure
 from modelwright_trainer.versions import describe
 
-_COMMANDS = {"allreduce": "check the fabric between the pods of a job: a timed all-reduce whose sum is verified"}
+_COMMANDS = {
+    "run": "train: the entry point of a training job's pods; its exit codes are those of modelwright.contract.Outcome",
+    "allreduce": "check the fabric between the pods of a job: a timed all-reduce whose sum is verified",
+}
 USAGE_ERROR = 2
 
 
@@ -22,6 +26,11 @@ def parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:
         "--version", action="store_true", help="print the versions of the trainer and of what it runs on"
     )
     commands = whole.add_subparsers(dest="command", metavar="COMMAND", title="commands")
+    run = commands.add_parser("run", help=_COMMANDS["run"], description=_COMMANDS["run"])
+    run.add_argument(
+        "--job", type=Path, required=True, help="the resolved job as JSON, modelwright.contract.TrainingRun"
+    )
+    run.add_argument("--scratch", type=Path, help="a folder for the pod's files, kept; default one in TMPDIR, removed")
     allreduce = commands.add_parser("allreduce", help=_COMMANDS["allreduce"], description=_COMMANDS["allreduce"])
     allreduce.add_argument("--master-addr", default=environment.get("MASTER_ADDR"), help="rank 0's host (MASTER_ADDR)")
     allreduce.add_argument(
@@ -51,6 +60,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         listed = "\n".join(f"  {name}  {what}" for name, what in _COMMANDS.items())
         print(f"modelwright_trainer: no command given. The commands are:\n{listed}", file=sys.stderr)
         return USAGE_ERROR
+    if chosen.command == "run":
+        from modelwright_trainer import run
+
+        return run.main(chosen.job, chosen.scratch)
     for flag in ("master_addr", "rank", "world_size"):
         if getattr(chosen, flag) is None:
             print(f"modelwright_trainer {chosen.command}: give --{flag.replace('_', '-')}", file=sys.stderr)

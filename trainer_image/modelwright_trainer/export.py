@@ -1,0 +1,181 @@
+"""From trained weights to a published version: the files, what they give on the test split, the gates, the manifest."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import platform
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from modelwright import __version__, artifact, versions
+from modelwright.contract import Gate, Outcome, Published, TrainingRun
+from modelwright.store import Store
+from safetensors.numpy import save_file
+
+from modelwright_trainer import metrics, onnxgraph
+from modelwright_trainer.data import Table
+from modelwright_trainer.failures import TrainingFailed
+from modelwright_trainer.recipes import MlpHyperparameters
+from modelwright_trainer.split import Rows
+
+GOLDEN_ROWS = 32
+# Of float32 sums in another order, relative to the largest logit.
+_EXPORT_TOLERANCE = 1e-4
+_FRAMEWORKS = ("torch", "numpy", "onnx", "onnxruntime", "safetensors")
+
+
+def measure(folder: Path, table: Table, rows: Rows) -> dict[str, float]:
+    """Metrics on the given rows of the file in `folder`, in the runtime that will serve it."""
+    outputs = onnxgraph.run(folder, table.features[rows])
+    return metrics.classification(outputs[artifact.PROBABILITIES], table.labels[rows])
+
+
+def agree(folder: Path, rows: npt.NDArray[np.float32], logits: npt.NDArray[np.float32]) -> None:
+    """Checks that the file gives the module's `logits` for `rows`. Raises TrainingFailed (ExportMismatch)."""
+    given = onnxgraph.run(folder, rows)[artifact.LOGITS]
+    largest = float(np.abs(logits).max(initial=1.0))
+    apart = float(np.abs(given - logits).max(initial=0.0)) / largest
+    if not apart <= _EXPORT_TOLERANCE:
+        raise TrainingFailed(
+            Outcome.EXPORT_MISMATCH,
+            f"the exported file's logits are {apart:.2g} (relative) off the trained module's; {_EXPORT_TOLERANCE:g} is"
+            " the most: please report it",
+        )
+
+
+def check_gates(gates: Sequence[Gate], figures: Mapping[str, float]) -> None:
+    """Raises TrainingFailed (GateFailed) naming each gate that does not pass, its figure and its threshold."""
+    breaches = [breach for gate in gates if (breach := gate.breach(figures))]
+    if breaches:
+        raise TrainingFailed(Outcome.GATE_FAILED, f"not published: {'; '.join(breaches)}")
+
+
+def golden(folder: Path, table: Table, rows: Rows) -> artifact.Golden:
+    """Writes the golden samples: up to GOLDEN_ROWS of the test rows, evenly over them, with the file's outputs."""
+    chosen = rows[np.unique(np.linspace(0, len(rows) - 1, GOLDEN_ROWS).astype(np.int64))]
+    inputs = table.features[chosen]
+    save_file({artifact.INPUT: inputs, **onnxgraph.run(folder, inputs)}, folder / artifact.GOLDEN_FILE)
+    return artifact.Golden(
+        rows=len(chosen),
+        provider=onnxgraph.PROVIDER,
+        instruction_set=onnxgraph.instruction_set(),
+        runtime=f"onnxruntime {importlib.metadata.version('onnxruntime')}",
+    )
+
+
+def baseline(table: Table, rows: Rows) -> dict[str, Any]:
+    """Statistics of the training rows for drift: per feature moments, extremes and deciles with the fraction of rows
+    in each of the bins between them (equal neighbours merged; bins are [a, b), the last closed); class shares."""
+    features: dict[str, Any] = {}
+    for index, name in enumerate(table.names):
+        column = table.features[rows, index].astype(np.float64)
+        edges = np.unique(np.quantile(column, np.linspace(0, 1, 11)))
+        counts = np.histogram(column, edges)[0] if len(edges) > 1 else np.array([len(column)])
+        features[name] = {
+            "mean": float(column.mean()), "deviation": float(column.std()), "min": float(column.min()),
+            "max": float(column.max()), "edges": edges.tolist(), "fractions": (counts / len(column)).tolist(),
+        }  # fmt: skip
+    shares = np.bincount(table.labels[rows], minlength=len(table.classes)) / len(rows)
+    return {
+        "rows": len(rows),
+        "features": features,
+        "classes": dict(zip(table.classes, shares.tolist(), strict=True)),
+    }
+
+
+def frameworks() -> dict[str, str]:
+    found = {name: importlib.metadata.version(name) for name in _FRAMEWORKS}
+    return {"python": platform.python_version(), "modelwright": __version__, **found}
+
+
+def uri_of(run: TrainingRun) -> str:
+    return artifact.manifest_uri(run.store.uri, run.namespace, run.publish.model, run.publish.version)
+
+
+def write_documents(folder: Path, table: Table, parts: Mapping[str, Rows], history: Sequence[Any]) -> None:
+    """Writes the baseline and the history, the losses per epoch."""
+    for name, document in (
+        (artifact.BASELINE_FILE, baseline(table, parts["train"])),
+        (artifact.HISTORY_FILE, {"epochs": list(history)}),
+    ):
+        (folder / name).write_text(json.dumps(document, sort_keys=True))
+
+
+def manifest(
+    run: TrainingRun,
+    recipe: MlpHyperparameters,
+    table: Table,
+    parts: Mapping[str, Rows],
+    folder: Path,
+    *,
+    golden_samples: artifact.Golden,
+    figures: Mapping[str, Mapping[str, float]],
+    epochs: int,
+    steps: int,
+) -> artifact.Manifest:
+    """The manifest of the files in `folder`."""
+    named = (
+        artifact.ONNX_FILE, artifact.WEIGHTS_FILE, artifact.GOLDEN_FILE, artifact.BASELINE_FILE, artifact.HISTORY_FILE,
+    )  # fmt: skip
+    width = len(table.classes)
+    return artifact.Manifest(
+        model=run.publish.model,
+        version=run.publish.version,
+        task=run.data.task,
+        classes=table.classes,
+        formats=artifact.Formats(onnx=artifact.Onnx(opset=onnxgraph.OPSET, ir_version=onnxgraph.IR_VERSION)),
+        files=tuple(versions.file_entry(folder / name, name) for name in named),
+        inputs=(
+            artifact.Tensor(name=artifact.INPUT, dtype="float32", shape=(None, len(table.names)), names=table.names),
+        ),
+        outputs=tuple(
+            artifact.Tensor(name=name, dtype="float32", shape=(None, width), names=table.classes)
+            for name in (artifact.LOGITS, artifact.PROBABILITIES)
+        ),
+        golden=golden_samples,
+        metrics=figures,
+        lineage=artifact.Lineage(
+            training_job=run.name,
+            data=artifact.DataLineage(
+                uri=run.data.uri,
+                digest=table.digest,
+                target=run.data.target,
+                rows=table.rows,
+                split=run.data.split,
+                split_rows={part: len(rows) for part, rows in parts.items()},
+            ),
+            fingerprint=run.fingerprint(table.digest),
+            seed=recipe.seed,
+            epochs=epochs,
+            steps=steps,
+            world_size=run.workers.world_size,
+        ),
+        frameworks=frameworks(),
+        rebuild=artifact.RecipeRebuild(
+            recipe=run.trainer.recipe,
+            hyperparameters=recipe.to_strings(),
+            inputs=len(table.names),
+            outputs=width,
+        ),
+    )
+
+
+def publish(store: Store, run: TrainingRun, made: artifact.Manifest, folder: Path) -> Published:
+    """Raises Conflict, Damaged, StoreError."""
+    uri = uri_of(run)
+    return Published(uri=uri, digest=versions.publish(store, uri, made, folder))
+
+
+def published_before(store: Store, run: TrainingRun, fingerprint: str) -> tuple[Published, artifact.Manifest] | None:
+    """The version, where one stands already that was asked for in the same words: an earlier attempt's, whose end
+    nobody heard of. Raises Conflict where it is another, before anything is trained in vain."""
+    uri = uri_of(run)
+    there = versions.standing(store, uri)
+    if there is None:
+        return None
+    digest = versions.agreed(uri, there, fingerprint)
+    return Published(uri=uri, digest=digest), artifact.Manifest.from_bytes(there)

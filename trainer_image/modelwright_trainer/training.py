@@ -1,0 +1,282 @@
+"""The training loop: data-parallel, resumable at any step, and the same whatever happened in between."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import math
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from modelwright.contract import TrainingRun
+from torch import nn
+from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_dict
+from torch.nn.parallel import DistributedDataParallel
+
+from modelwright_trainer.checkpoint import Checkpoints
+from modelwright_trainer.data import Table
+from modelwright_trainer.failures import Preempted, UserFailed
+from modelwright_trainer.model import Perceptron, Standardize
+from modelwright_trainer.order import Cursor, Plan, share
+from modelwright_trainer.progressfile import Teller
+from modelwright_trainer.recipes import MlpHyperparameters
+from modelwright_trainer.split import Rows
+
+# The ranks look at each other (losses, stop flag) about this often; it bounds how late a stop is noticed.
+_LOOK_SECONDS = 0.5
+_LOOK_STEPS = 50
+_EVALUATION_ROWS = 65536
+
+
+@dataclasses.dataclass
+class State:
+    """What a resumed run needs beside the tensors. Losses are means over rows; `loss_sum` is over the rows of the epoch
+    so far. `bad_epochs` counts since `best`."""
+
+    cursor: Cursor = dataclasses.field(default_factory=Cursor)
+    loss_sum: float = 0.0
+    history: list[dict[str, float]] = dataclasses.field(default_factory=list)
+    best: float | None = None
+    bad_epochs: int = 0
+    stopped_early: bool = False
+
+    @classmethod
+    def parse(cls, document: Mapping[str, Any]) -> State:
+        fields = {field.name: document[field.name] for field in dataclasses.fields(cls)}
+        return cls(**{**fields, "cursor": Cursor(**document["cursor"])})
+
+
+@dataclasses.dataclass(frozen=True)
+class Setting:
+    """What one rank trains with. `stop` says whether this pod was told to stop; `losses` is a file for the loss of
+    each step, or None."""
+
+    run: TrainingRun
+    recipe: MlpHyperparameters
+    table: Table
+    parts: Mapping[str, Rows]
+    rank: int
+    world_size: int
+    device: torch.device
+    checkpoints: Checkpoints
+    teller: Teller
+    stop: Callable[[], bool]
+    losses: Path | None = None
+
+
+class Training:
+    """A run on one rank. `run()` is collective."""
+
+    def __init__(self, setting: Setting) -> None:
+        self.setting = setting
+        recipe, table = setting.recipe, setting.table
+        train = setting.parts["train"]
+        self.plan = Plan(len(train), recipe.batch_size, recipe.epochs, setting.recipe.seed)
+        self.features = torch.from_numpy(table.features).to(setting.device)
+        self.labels = torch.from_numpy(table.labels).to(setting.device)
+        columns = table.features[train].astype(np.float64)
+        torch.manual_seed(setting.recipe.seed)
+        standardize = Standardize(columns.mean(axis=0), columns.std(axis=0))
+        self.module = Perceptron(standardize, len(table.classes), recipe).to(setting.device)
+        self.parallel = DistributedDataParallel(self.module)
+        self.optimizer = torch.optim.AdamW(
+            self.module.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay
+        )
+        self.fingerprint = setting.run.fingerprint(table.digest)
+        self.state = State()
+        self.saved_step: int | None = None
+        self._pending: list[torch.Tensor] = []
+        self._pending_rows: list[int] = []
+        self._look_after = 1
+        self._looked = time.monotonic()
+        self._order: tuple[int, Rows] = (-1, np.empty(0, dtype=np.int64))
+
+    def run(self) -> State:
+        """Trains to the end, from the newest checkpoint where there is one. Raises Preempted after a stop, with a
+        checkpoint written."""
+        self._settle_buckets()
+        self._resume()
+        self._tell("Training")
+        self._looked = time.monotonic()
+        while not self.plan.done(self.state.cursor) and not self.state.stopped_early:
+            self._step()
+        return self.state
+
+    def logits(self, rows: Rows) -> torch.Tensor:
+        """The module's logits for the given rows of the table, [rows, classes], without dropout."""
+        self.module.eval()
+        with torch.no_grad():
+            return torch.cat([self.module(self.features[part]) for part in self._pieces(rows)])
+
+    def weights(self) -> dict[str, np.ndarray[Any, np.dtype[np.float32]]]:
+        return {name: value.detach().cpu().numpy() for name, value in self.module.state_dict().items()}
+
+    def _settle_buckets(self) -> None:
+        """One pass without effect. DDP arranges its buckets anew after the first backward pass; with more than two
+        ranks that changes the order in which floats are added, and a resumed run must begin with the arrangement that
+        an undisturbed one has."""
+        for _ in range(2):
+            loss = nn.functional.cross_entropy(self.parallel(self.features[:1]), self.labels[:1])
+            loss.backward()
+            self.optimizer.zero_grad()
+
+    def _resume(self) -> None:
+        found = self.setting.checkpoints.newest(self.fingerprint)
+        if found is None:
+            return
+        name, document = found
+        tensors = self._tensors()
+        self.setting.checkpoints.load(name, tensors)
+        set_state_dict(
+            self.module, self.optimizer,
+            model_state_dict=tensors["model"], optim_state_dict=tensors["optimizer"],
+        )  # fmt: skip
+        self.state = State.parse(document)
+        self.saved_step = name.step
+        last = self.state.history[-1] if self.state.history else {}
+        self.setting.teller.tell(resumed_from_step=name.step, last_checkpoint_step=name.step, **_told(last))
+        if self.setting.rank == 0:
+            print(f"resumed from the checkpoint at step {name.step} ({name})", flush=True)
+
+    def _tensors(self) -> dict[str, Any]:
+        model, optimizer = get_state_dict(self.module, self.optimizer)
+        return {"model": model, "optimizer": optimizer}
+
+    def _step(self) -> None:
+        setting, state = self.setting, self.state
+        begin, end = self.plan.batch_at(state.cursor)
+        first, last = share(begin, end, setting.rank, setting.world_size)
+        rows = torch.from_numpy(self._ordered(state.cursor.epoch)[first:last]).to(setting.device)
+        self.parallel.train()
+        if setting.recipe.dropout:
+            torch.manual_seed(_step_seed(setting.recipe.seed, state.cursor.step, setting.rank))
+        self.optimizer.zero_grad()
+        total = nn.functional.cross_entropy(self.parallel(self.features[rows]), self.labels[rows], reduction="sum")
+        # DDP takes the mean over the ranks, whose pieces may differ in size: weighted so, it is the mean over the rows.
+        (total * (setting.world_size / (end - begin))).backward()
+        self.optimizer.step()
+        self._pending.append(total.detach())
+        self._pending_rows.append(end - begin)
+        state.cursor = self.plan.after(state.cursor)
+
+        epoch_ends = state.cursor.row == 0
+        save = state.cursor.step % setting.run.checkpoint.every_steps == 0
+        if not (epoch_ends or save or len(self._pending) >= self._look_after):
+            return
+        stop = self._look()
+        if epoch_ends:
+            self._end_epoch()
+        if save or stop:
+            self._save()
+        if stop:
+            raise Preempted(state.cursor.step, self.saved_step)
+
+    def _look(self) -> bool:
+        """Gathers the losses since the last look, and whether any rank was told to stop. All ranks add up in the same
+        order, and so see the same numbers and decide alike."""
+        setting, state = self.setting, self.state
+        now = time.monotonic()
+        seconds = (now - self._looked) / len(self._pending)
+        stop = float(setting.stop())
+        own = torch.cat([torch.stack(self._pending).double().cpu(), torch.tensor([stop, seconds], dtype=torch.float64)])
+        gathered = [torch.empty_like(own) for _ in range(setting.world_size)]
+        dist.all_gather(gathered, own)
+        table = torch.stack(gathered).numpy()
+        sums = np.zeros(len(self._pending))
+        for part in table[:, :-2]:
+            sums = sums + part
+        counts, first_step = np.array(self._pending_rows), state.cursor.step - len(sums) + 1
+        if not np.isfinite(sums).all():
+            at = first_step + int(np.flatnonzero(~np.isfinite(sums))[0])
+            raise UserFailed(
+                f"the training loss became {sums[at - first_step]} at step {at}: lower"
+                f" trainer.hyperparameters.learningRate ({setting.recipe.learning_rate:g}), or look for extreme values"
+                " in the features"
+            )
+        for loss in sums:
+            state.loss_sum += float(loss)
+        slowest = float(table[:, -1].max())
+        self._look_after = max(1, min(_LOOK_STEPS, int(_LOOK_SECONDS / max(slowest, 1e-6))))
+        if setting.losses and setting.rank == 0:
+            with setting.losses.open("a") as file:
+                for index, loss in enumerate(sums / counts):
+                    file.write(f"{first_step + index} {float(loss)!r}\n")
+        self._tell(
+            "Training", train_loss=float(sums.sum() / counts.sum()), samples_per_second=float(counts.mean()) / slowest
+        )
+        self._pending, self._pending_rows, self._looked = [], [], now
+        return bool(table[:, -2].max())
+
+    def _end_epoch(self) -> None:
+        state = self.state
+        figures = {"epoch": float(state.cursor.epoch), "train_loss": state.loss_sum / self.plan.rows}
+        state.loss_sum = 0.0
+        if len(self.setting.parts["validation"]):
+            figures |= self._validate()
+        state.history.append(figures)
+        self._consider_stopping(figures)
+        self._tell("Training", **_told(figures))
+        if self.setting.rank == 0:
+            print(" ".join(f"{name}={value:.6g}" for name, value in figures.items()), flush=True)
+        self._looked = time.monotonic()
+
+    def _validate(self) -> dict[str, float]:
+        """Loss and accuracy on the validation split, each rank on its share, the same on all ranks."""
+        rows = self.setting.parts["validation"]
+        first, last = share(0, len(rows), self.setting.rank, self.setting.world_size)
+        own = torch.zeros(2, dtype=torch.float64)
+        if last > first:
+            logits, labels = self.logits(rows[first:last]), self.labels[rows[first:last]]
+            own[0] = nn.functional.cross_entropy(logits, labels, reduction="sum").double()
+            own[1] = (logits.argmax(dim=1) == labels).sum().double()
+        gathered = [torch.empty_like(own) for _ in range(self.setting.world_size)]
+        dist.all_gather(gathered, own)
+        loss, hits = (math.fsum(float(part[index]) for part in gathered) / len(rows) for index in (0, 1))
+        return {"validation_loss": loss, "validation_accuracy": hits}
+
+    def _consider_stopping(self, figures: Mapping[str, float]) -> None:
+        rule, state = self.setting.run.early_stopping, self.state
+        if rule is None:
+            return
+        figure = figures[rule.metric]
+        better = state.best is None or (figure < state.best if rule.mode == "Min" else figure > state.best)
+        state.best, state.bad_epochs = (figure, 0) if better else (state.best, state.bad_epochs + 1)
+        state.stopped_early = state.bad_epochs >= rule.patience
+
+    def _save(self) -> None:
+        step = self.state.cursor.step
+        document = {**dataclasses.asdict(self.state), "fingerprint": self.fingerprint}
+        self.setting.checkpoints.save(step, self._tensors(), document)
+        self.saved_step = step
+        self._tell("Training", last_checkpoint_step=step)
+        self._looked = time.monotonic()
+
+    def _tell(self, phase: str, **more: float | int | None) -> None:
+        cursor = self.state.cursor
+        self.setting.teller.tell(
+            phase=phase, epoch=cursor.epoch, epochs=self.plan.epochs, step=cursor.step, total_steps=self.plan.steps,
+            world_size=self.setting.world_size, **more,
+        )  # fmt: skip
+
+    def _ordered(self, epoch: int) -> Rows:
+        """Rows of the table in the order of an epoch."""
+        if self._order[0] != epoch:
+            self._order = (epoch, self.setting.parts["train"][self.plan.order(epoch)])
+        return self._order[1]
+
+    def _pieces(self, rows: Rows) -> list[Rows]:
+        return [rows[at : at + _EVALUATION_ROWS] for at in range(0, len(rows), _EVALUATION_ROWS)]
+
+
+def _told(figures: Mapping[str, float]) -> dict[str, float]:
+    return {name: figures[name] for name in ("validation_loss", "validation_accuracy") if name in figures}
+
+
+def _step_seed(seed: int, step: int, rank: int) -> int:
+    """The random state is a function of (seed, step, rank), and so none has to be kept in a checkpoint."""
+    return int.from_bytes(hashlib.sha256(f"{seed}/{step}/{rank}".encode()).digest()[:8], "big") >> 1

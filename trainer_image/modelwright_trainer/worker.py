@@ -1,0 +1,178 @@
+"""One rank, as torchrun starts it: reads the data, trains, and as rank 0 evaluates and publishes.
+
+It ends with a file in the run folder that says how: torchrun turns every exit code into 1.
+"""
+
+from __future__ import annotations
+
+import datetime
+import faulthandler
+import os
+import shutil
+import signal
+import sys
+import traceback
+from pathlib import Path
+from types import FrameType
+
+import torch
+import torch.distributed as dist
+from modelwright import artifact
+from modelwright.contract import Outcome, Published, Summary, TrainingRun
+from modelwright.store import Store
+
+from modelwright_trainer import data, export, recipes
+from modelwright_trainer.checkpoint import Checkpoints
+from modelwright_trainer.data import Table
+from modelwright_trainer.failures import DataFailed, UserFailed, failure_of, outcome_of
+from modelwright_trainer.outcome import Failed
+from modelwright_trainer.progressfile import JOB_FILE, RUN_FOLDER, Teller, replace
+from modelwright_trainer.split import PARTS, Rows, split
+from modelwright_trainer.training import Setting, Training
+
+_stopping = False
+
+
+def _on_stop(_signal: int, _frame: FrameType | None) -> None:
+    global _stopping
+    _stopping = True
+
+
+def outcome_file(folder: Path, rank: int) -> Path:
+    return folder / f"outcome-{rank}.json"
+
+
+def main() -> None:
+    signal.signal(signal.SIGTERM, _on_stop)
+    folder, rank = Path(os.environ[RUN_FOLDER]), int(os.environ["RANK"])
+    # The wrapper asks for the stacks where a rank hangs.
+    faulthandler.register(signal.SIGUSR1, (folder / f"stacks-{rank}.txt").open("w"), all_threads=False)
+    run = TrainingRun.model_validate_json(Path(os.environ[JOB_FILE]).read_text())
+    teller = Teller(folder, rank)
+    try:
+        summary = _work(run, rank, folder, teller)
+        dist.barrier()  # no rank has succeeded before rank 0 has published
+    except BaseException as error:
+        if not isinstance(error, Failed):
+            traceback.print_exc()
+        summary = _summary(run, outcome_of(error), teller, failure=failure_of(error))
+        teller.tell(phase="Failed")
+        replace(outcome_file(folder, rank), summary.to_json())
+        print(f"rank {rank}: {summary.outcome}: {error}", file=sys.stderr, flush=True)
+        os._exit(summary.exit_code)  # taking down the process group could wait for peers that wait for us
+    teller.tell(phase="Done")
+    replace(outcome_file(folder, rank), summary.to_json())
+    dist.destroy_process_group()
+
+
+def _summary(run: TrainingRun, outcome: Outcome, teller: Teller, **more: object) -> Summary:
+    told = teller.told
+    return Summary.model_validate(
+        {
+            "outcome": outcome.reason, "exit_code": outcome.code, "attempt": run.attempt,
+            "index": int(os.environ.get("GROUP_RANK", "0")), "epoch": told.get("epoch", 0), "step": told["step"],
+            "last_checkpoint_step": told.get("last_checkpoint_step"), **more,
+        }
+    )  # fmt: skip
+
+
+def _device() -> torch.device:
+    if not torch.cuda.is_available():
+        return torch.device("cpu")
+    device = torch.device("cuda", int(os.environ["LOCAL_RANK"]) % torch.cuda.device_count())
+    torch.cuda.set_device(device)
+    return device
+
+
+def _work(run: TrainingRun, rank: int, folder: Path, teller: Teller) -> Summary:
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    recipe = recipes.hyperparameters(run.trainer)
+    if run.early_stopping and not run.data.split.validation:
+        raise UserFailed("earlyStopping looks at the validation split, and data.split.validation is 0")
+    device = _device()
+    dist.init_process_group(
+        "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo",
+        timeout=datetime.timedelta(seconds=max(run.stall_seconds, 60.0)),
+    )
+    teller.tell(phase="Loading", world_size=dist.get_world_size())
+    store = Store(run.store)
+    access = run.data.store
+    table = data.load(Store(access) if access else store, run.data)
+    _same_everywhere(table.digest, run)
+    fingerprint = run.fingerprint(table.digest)
+    standing: list[tuple[Published, artifact.Manifest] | None] = [None]
+    if rank == 0:
+        standing = [export.published_before(store, run, fingerprint)]
+    dist.broadcast_object_list(standing, src=0)
+    if standing[0]:
+        published, manifest = standing[0]
+        export.check_gates(run.evaluation.gates, manifest.metrics["test"])
+        print(f"published before: {published.uri} {published.digest}", flush=True)
+        return _summary(run, Outcome.SUCCEEDED, teller, artifact=published, metrics=dict(manifest.metrics["test"]))
+    parts = _split(run, table)
+    scratch = folder / f"rank-{rank}"
+    scratch.mkdir(exist_ok=True)
+    setting = Setting(
+        run, recipe, table, parts, rank, dist.get_world_size(), device, Checkpoints(store, run, rank, scratch), teller,
+        stop=lambda: _stopping, losses=folder / "losses.txt",
+    )  # fmt: skip
+    training = Training(setting)
+    training.run()
+    teller.tell(phase="Evaluating")
+    if rank != 0:
+        return _summary(run, Outcome.SUCCEEDED, teller)
+    made = scratch / "artifact"
+    shutil.rmtree(made, ignore_errors=True)
+    made.mkdir()
+    figures, manifest = _evaluated(training, made)
+    print(f"test: {' '.join(f'{name}={value:.6g}' for name, value in figures.items())}", flush=True)
+    teller.tell(phase="Publishing")
+    published = export.publish(store, run, manifest, made)
+    print(f"published: {published.uri} {published.digest}", flush=True)
+    return _summary(run, Outcome.SUCCEEDED, teller, artifact=published, metrics=figures)
+
+
+def _evaluated(training: Training, folder: Path) -> tuple[dict[str, float], artifact.Manifest]:
+    """Exports to `folder`, measures what was exported, and lets the gates decide; only then there is a manifest."""
+    from modelwright_trainer import onnxgraph
+
+    setting, state = training.setting, training.state
+    run, table, parts = setting.run, setting.table, setting.parts
+    onnxgraph.write(training.weights(), folder)
+    test = parts["test"]
+    export.agree(folder, table.features[test], training.logits(test).cpu().numpy())
+    figures = {"test": export.measure(folder, table, test)}
+    if len(parts["validation"]):
+        figures["validation"] = export.measure(folder, table, parts["validation"])
+    export.check_gates(run.evaluation.gates, figures["test"])
+    samples = export.golden(folder, table, test)
+    export.write_documents(folder, table, parts, state.history)
+    manifest = export.manifest(
+        run, setting.recipe, table, parts, folder, golden_samples=samples, figures=figures,
+        epochs=state.cursor.epoch, steps=state.cursor.step,
+    )  # fmt: skip
+    return figures["test"], manifest
+
+
+def _same_everywhere(digest: str, run: TrainingRun) -> None:
+    digests: list[str] = [""] * dist.get_world_size()
+    dist.all_gather_object(digests, digest)
+    if len(set(digests)) > 1:
+        raise DataFailed(f"data.uri: {run.data.uri} changed while the ranks read it: write a new object, and name that")
+
+
+def _split(run: TrainingRun, table: Table) -> dict[str, Rows]:
+    """Raises DataFailed where a part that is asked for gets no row."""
+    wanted = run.data.split
+    fractions = {part: float(getattr(wanted, part)) for part in PARTS}
+    parts = split(table.rows, fractions, wanted.seed, table.labels if wanted.stratify else None)
+    for part, rows in parts.items():
+        if fractions[part] and not len(rows):
+            raise DataFailed(
+                f"data.split.{part}: {fractions[part]:g} of {table.rows} rows is none: give more rows, or a larger part"
+            )
+    return parts
+
+
+if __name__ == "__main__":
+    main()
