@@ -27,13 +27,13 @@ from dev.buildah import PREFIX, ROOT
 from dev.registry import Registry
 from devcluster.progress import StepFailed, Steps
 
-NAMES = ("trainer", "server")
+NAMES = ("operator", "trainer", "server")
 PROJECT = "modelwright"
 VENV = "/opt/venv"
 _ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
 _USER = "10001:10001"
 # Seconds on two cores, before this machine knows better; all but these are done in two.
-_USUAL = {"trainer torch": 150.0, "trainer rest": 15.0, "server dependencies": 12.0}
+_USUAL = {"trainer torch": 150.0, "trainer rest": 15.0, "server dependencies": 12.0, "operator dependencies": 10.0}
 
 
 @dataclasses.dataclass(frozen=True)

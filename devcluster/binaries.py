@@ -47,7 +47,14 @@ PROGRAMS = {
             f"-X {_VERSION}.gitVersion=v{KUBERNETES_VERSION} -X {_VERSION}.gitMajor=1 -X {_VERSION}.gitMinor=36"
             f" -X {_VERSION}.gitTreeState=clean",
         ),
-        Program("helm", "kube", "helm.sh/helm/v3/cmd/helm", 20),
+        Program(
+            "helm",
+            "kube",
+            "helm.sh/helm/v3/cmd/helm",
+            20,
+            "-X helm.sh/helm/v3/pkg/chartutil.k8sVersionMajor=1 -X helm.sh/helm/v3/pkg/chartutil.k8sVersionMinor=36"
+            " -X helm.sh/helm/v3/internal/version.version=v3.21.4",
+        ),
         Program("registry", "registry", "github.com/distribution/distribution/v3/cmd/registry", 90),
         Program("versitygw", "s3", "github.com/versity/versitygw/cmd/versitygw", 90),
         Program("pause", "pause", ".", 3),

@@ -137,7 +137,7 @@ def test_each_locked_package_has_hashes_and_no_address(name: str) -> None:
     requirements = split_requirements.parse(LOCKED[name])
     assert len(requirements) > 5
     assert [r.name for r in requirements if "--hash=sha256:" not in r.text] == []
-    assert "http" not in LOCKED[name]
+    assert "://" not in LOCKED[name]
     assert not re.search(r"^-", LOCKED[name], re.MULTILINE), "an option, such as an index"
 
 

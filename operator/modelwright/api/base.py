@@ -123,7 +123,10 @@ class Names:
 
 
 class ApiObject(ApiModel):
-    """The frame of each kind; `model_validate(object_from_the_api)` reads one."""
+    """The frame of each kind; `model_validate(object_from_the_api)` reads one. Of apiVersion and kind, which say which
+    model to take, nothing is kept."""
+
+    model_config = ConfigDict(extra="ignore")
 
     names: ClassVar[Names]
     metadata: Metadata

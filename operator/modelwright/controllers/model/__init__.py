@@ -1,0 +1,1 @@
+"""Model: what each channel resolves to."""

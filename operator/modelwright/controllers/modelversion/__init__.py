@@ -1,0 +1,1 @@
+"""ModelVersion: one immutable version, with the digests that it hangs on."""

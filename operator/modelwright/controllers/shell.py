@@ -1,0 +1,98 @@
+"""The effects that controllers share: what they know of their own objects, children made once, status written once."""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Callable
+
+from modelwright.api.base import StatusModel
+from modelwright.kube import conditions, errors
+from modelwright.kube.client import Client
+from modelwright.kube.events import EventRecorder, Regarding
+from modelwright.kube.resources import Key, Object, Resource, controller_uid_of, key_of, resource_version_of
+from modelwright.kube.status import write_status
+
+Clock = Callable[[], datetime.datetime]
+
+
+def now() -> datetime.datetime:
+    return datetime.datetime.now(datetime.UTC)
+
+
+class NameTaken(Exception):  # noqa: N818 - it reads as what happened
+    """A child cannot be made: its name belongs to an object of somebody else."""
+
+
+class Objects:
+    """One of our kinds as the watch tells of it, with our own writes folded in."""
+
+    def __init__(self, resource: Resource, client: Client, events: EventRecorder, clock: Clock = now) -> None:
+        self.resource = resource
+        self._client = client
+        self._events = events
+        self._clock = clock
+        self._known: dict[Key, Object] = {}
+
+    def get(self, key: Key) -> Object | None:
+        return self._known.get(key)
+
+    def observe(self, obj: Object) -> None:
+        """Takes in an object as it was told of; an older version than the known one is dropped."""
+        key = key_of(obj)
+        known = self._known.get(key)
+        same = known is not None and known["metadata"]["uid"] == obj["metadata"]["uid"]
+        if known is None or not same or resource_version_of(known) < resource_version_of(obj):
+            self._known[key] = obj
+
+    def forget(self, key: Key) -> None:
+        self._known.pop(key, None)
+
+    async def put_status(self, obj: Object, status: StatusModel, state: conditions.State) -> None:
+        """Writes the status with the conditions that say `state`, where that is anything new.
+
+        Raises Conflict where the object has changed meanwhile: the change wakes another pass.
+        """
+        metadata, current = obj["metadata"], obj.get("status") or {}
+        merged = conditions.merge_dicts(
+            current.get("conditions") or (), state, generation=metadata.get("generation", 0), now=self._clock()
+        )
+        try:
+            written = await write_status(
+                self._client,
+                self.resource,
+                metadata["name"],
+                metadata["namespace"],
+                resource_version=metadata["resourceVersion"],
+                current=current,
+                wanted={**status.to_object(), "conditions": merged},
+            )
+        except errors.NotFound:
+            # Its deletion was not told of, as happens where a watch was lost.
+            self.forget(key_of(obj))
+            return
+        if written is not None:
+            self.observe(written)
+
+    def tell(self, obj: Object, reason: str, note: str, *, warning: bool) -> None:
+        """Records an Event about the object."""
+        metadata = obj["metadata"]
+        regarding = Regarding(self.resource, metadata["namespace"], metadata["name"], metadata["uid"])
+        self._events.record(regarding, reason, note, type="Warning" if warning else "Normal")
+
+
+async def create_once(client: Client, resource: Resource, obj: Object) -> Object:
+    """Creates a child under its deterministic name; one that is there already, of the same owner, is as good.
+
+    So a crash between two children, or a second operator that does not know of the first's work, changes nothing.
+    Raises NameTaken.
+    """
+    try:
+        return await client.create(resource, obj)
+    except errors.AlreadyExists:
+        name, namespace = obj["metadata"]["name"], obj["metadata"]["namespace"]
+        there = await client.get(resource, name, namespace)
+        if controller_uid_of(there) != controller_uid_of(obj):
+            raise NameTaken(
+                f"{resource.kind} {name} exists and is not ours; delete it, or name this object otherwise"
+            ) from None
+        return there

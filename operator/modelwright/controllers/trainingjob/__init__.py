@@ -1,0 +1,1 @@
+"""TrainingJob: attempts of a distributed training, from the data to a published ModelVersion."""

@@ -1,0 +1,203 @@
+"""The children of an attempt: the resolved job in a ConfigMap, the headless Service for its pods to meet, the Job.
+
+All have the attempt's name and are made once: an attempt that was written down is never written again.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import PurePosixPath
+from typing import Any, TypeGuard
+
+from modelwright.contract import COMMAND, JOB_PATH, MASTER_PORT, PROGRESS_PORT, TrainingRun
+from modelwright.controllers.trainingjob.observed import ATTEMPT_LABEL, HASH_ANNOTATION, NAME_LABEL
+from modelwright.controllers.trainingjob.outcome import RULES
+from modelwright.kube.resources import Object
+
+CONTAINER = "trainer"
+# Between SIGTERM and SIGKILL of a pod; the trainer gets a little less, to have ended by itself.
+GRACE_SECONDS = 60
+TRAINER_GRACE_SECONDS = 50.0
+_USER = 10001
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Blueprint:
+    """What the children are made from. `overlay` is the user's pod template, laid over ours."""
+
+    run: TrainingRun
+    owner: Object
+    """The owner reference."""
+    image: str
+    secret: str
+    resources: Mapping[str, Any]
+    overlay: Mapping[str, Any]
+    run_hash: str = ""
+
+    @property
+    def name(self) -> str:
+        return attempt_name(self.run.name, self.run.attempt)
+
+
+def attempt_name(job: str, attempt: int) -> str:
+    return f"{job}-{attempt}"
+
+
+def master(job: str, attempt: int) -> str:
+    """The DNS name of index 0 through the attempt's headless Service."""
+    name = attempt_name(job, attempt)
+    return f"{name}-0.{name}"
+
+
+def children(blueprint: Blueprint) -> tuple[Object, Object, Object]:
+    """ConfigMap, Service and Job, in the order in which they are made: a Job's pods need the others."""
+    return _config_map(blueprint), _service(blueprint), _job(blueprint)
+
+
+def _metadata(blueprint: Blueprint) -> Object:
+    return {
+        "name": blueprint.name,
+        "namespace": blueprint.run.namespace,
+        "labels": {
+            "app.kubernetes.io/managed-by": "modelwright",
+            NAME_LABEL: blueprint.run.name,
+            ATTEMPT_LABEL: str(blueprint.run.attempt),
+        },
+        "ownerReferences": [dict(blueprint.owner)],
+    }
+
+
+def _config_map(blueprint: Blueprint) -> Object:
+    return {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": _metadata(blueprint),
+        "immutable": True,
+        "data": {PurePosixPath(JOB_PATH).name: blueprint.run.to_json()},
+    }
+
+
+def _service(blueprint: Blueprint) -> Object:
+    return {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": _metadata(blueprint),
+        "spec": {
+            "clusterIP": "None",
+            # The ranks look for each other before any of them is ready.
+            "publishNotReadyAddresses": True,
+            "selector": {"batch.kubernetes.io/job-name": blueprint.name},
+            "ports": [
+                {"name": "rendezvous", "port": MASTER_PORT},
+                {"name": "progress", "port": PROGRESS_PORT},
+            ],
+        },
+    }
+
+
+def _job(blueprint: Blueprint) -> Object:
+    metadata = _metadata(blueprint)
+    metadata["annotations"] = {HASH_ANNOTATION: blueprint.run_hash}
+    replicas = blueprint.run.workers.replicas
+    return {
+        "apiVersion": "batch/v1",
+        "kind": "Job",
+        "metadata": metadata,
+        "spec": {
+            "completionMode": "Indexed",
+            "completions": replicas,
+            "parallelism": replicas,
+            "backoffLimit": 0,
+            "podReplacementPolicy": "Failed",
+            "podFailurePolicy": {"rules": _rules()},
+            "template": _template(blueprint, metadata["labels"]),
+        },
+    }
+
+
+def _rules() -> list[Object]:
+    """One rule for each outcome, in the order of `outcome.RULES`, so that the Job's condition tells the cause."""
+    disrupted = {"action": "FailJob", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]}
+    by_code = [
+        {
+            "action": "FailJob",
+            "onExitCodes": {"containerName": CONTAINER, "operator": "In", "values": [outcome.code]},
+        }
+        for outcome in RULES
+    ]
+    return [disrupted, *by_code]
+
+
+def _template(blueprint: Blueprint, labels: Mapping[str, str]) -> Object:
+    ours: Object = {
+        "metadata": {"labels": dict(labels)},
+        "spec": {
+            "subdomain": blueprint.name,
+            "restartPolicy": "Never",
+            "terminationGracePeriodSeconds": GRACE_SECONDS,
+            "securityContext": {
+                "runAsNonRoot": True,
+                "runAsUser": _USER,
+                "runAsGroup": _USER,
+                "fsGroup": _USER,
+                "seccompProfile": {"type": "RuntimeDefault"},
+            },
+            "containers": [
+                {
+                    "name": CONTAINER,
+                    "image": blueprint.image,
+                    "args": list(COMMAND),
+                    "envFrom": [{"secretRef": {"name": blueprint.secret}}] if blueprint.secret else [],
+                    "ports": [{"name": "progress", "containerPort": PROGRESS_PORT}],
+                    "resources": dict(blueprint.resources),
+                    "terminationMessagePolicy": "File",
+                    "securityContext": {
+                        "allowPrivilegeEscalation": False,
+                        "readOnlyRootFilesystem": True,
+                        "capabilities": {"drop": ["ALL"]},
+                    },
+                    "volumeMounts": [
+                        {"name": "job", "mountPath": str(PurePosixPath(JOB_PATH).parent), "readOnly": True},
+                        {"name": "scratch", "mountPath": "/tmp"},  # noqa: S108 - the container's own
+                    ],
+                }
+            ],
+            "volumes": [
+                {"name": "job", "configMap": {"name": blueprint.name}},
+                {"name": "scratch", "emptyDir": {}},
+            ],
+        },
+    }
+    merged = overlaid(ours, blueprint.overlay)
+    spec = merged["spec"]
+    # Training pods hold no Kubernetes credentials, and run once, whatever is laid over.
+    for name in ("serviceAccountName", "serviceAccount"):
+        spec.pop(name, None)
+    spec |= {"automountServiceAccountToken": False, "restartPolicy": "Never", "subdomain": blueprint.name}
+    merged["metadata"]["labels"] = {**merged["metadata"].get("labels", {}), **labels}
+    return merged
+
+
+def overlaid(under: Mapping[str, Any], over: Mapping[str, Any]) -> Object:
+    """`over` laid on `under`: objects field by field, lists of named things by name; all else is replaced."""
+    merged = dict(under)
+    for key, value in over.items():
+        known = merged.get(key)
+        if isinstance(value, Mapping) and isinstance(known, Mapping):
+            merged[key] = overlaid(known, value)
+        elif _are_named(value) and _are_named(known):
+            merged[key] = _by_name(known, value)
+        else:
+            merged[key] = value
+    return merged
+
+
+def _are_named(value: object) -> TypeGuard[list[Object]]:
+    return isinstance(value, list) and bool(value) and all(isinstance(one, dict) and "name" in one for one in value)
+
+
+def _by_name(under: Sequence[Mapping[str, Any]], over: Sequence[Mapping[str, Any]]) -> list[Object]:
+    changes = {one["name"]: one for one in over}
+    merged = [overlaid(one, changes.pop(one["name"], {})) for one in under]
+    return [*merged, *(dict(one) for one in changes.values())]

@@ -1,0 +1,199 @@
+"""The shell around the plan: gathers what it sees, applies what it decides, writes status once."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import datetime
+from typing import Any
+
+import aiohttp
+from pydantic import ValidationError
+
+from modelwright import contract
+from modelwright.api.errors import problems
+from modelwright.api.training_job import Attempt, Restarts, TrainingJob, TrainingJobStatus, TrainingProgress
+from modelwright.controllers.modelversion.observed import VersionView
+from modelwright.controllers.shell import Clock, NameTaken, Objects, create_once, now
+from modelwright.controllers.trainingjob import children, resolve
+from modelwright.controllers.trainingjob.observed import JobView, PodView
+from modelwright.controllers.trainingjob.plan import Plan, Publish, Start, Suspend, plan
+from modelwright.kube import conditions, errors
+from modelwright.kube.client import Client
+from modelwright.kube.reflector import Reflector
+from modelwright.kube.resources import (
+    CONFIGMAPS,
+    JOBS,
+    MODELVERSIONS,
+    SERVICES,
+    TRAININGJOBS,
+    Key,
+    Object,
+    owner_reference,
+)
+from modelwright.settings import Settings
+
+# Phases that say that nothing goes on any more; conditions say why.
+_ENDED = frozenset({"Succeeded", "Failed"})
+_READ_SECONDS = 2.0
+
+
+class TrainingJobController:
+    """Reconciles one TrainingJob at a time by its key. The caches belong to the caller, who runs and syncs them."""
+
+    def __init__(
+        self,
+        client: Client,
+        settings: Settings,
+        objects: Objects,
+        jobs: Reflector[JobView],
+        pods: Reflector[PodView],
+        versions: Reflector[VersionView],
+        *,
+        clock: Clock = now,
+    ) -> None:
+        self._client = client
+        self._settings = settings
+        self._objects = objects
+        self._jobs = jobs
+        self._pods = pods
+        self._versions = versions
+        self._clock = clock
+        self._progress_session: aiohttp.ClientSession | None = None
+        # Rank 0 of many jobs is read under one budget, so that a slow pod costs others nothing.
+        self._reads = asyncio.Semaphore(32)
+
+    async def close(self) -> None:
+        if self._progress_session is not None:
+            await self._progress_session.close()
+
+    async def reconcile(self, key: Key) -> float | None:
+        obj = self._objects.get(key)
+        if obj is None or obj["metadata"].get("deletionTimestamp"):
+            # Its children are owned, and go with it; what it published stays.
+            return None
+        try:
+            job = TrainingJob.model_validate(obj)
+        except ValidationError as error:
+            await self._stall(obj, "InvalidSpec", "; ".join(problems(error)))
+            return None
+        if job.status.phase in _ENDED and job.status.observed_generation == job.metadata.generation:
+            return None
+        jobs = self._jobs.owned_by(job.metadata.uid)
+        pods = [pod for one in jobs for pod in self._pods.owned_by(one.uid)]
+        wanted = resolve.wanted(job, self._settings)
+        version = self._versions.get(Key(key.namespace, wanted.version_name))
+        if version is not None and version.training_job != key.name:
+            taken = f"ModelVersion {wanted.version_name} exists and is not of this TrainingJob; publish another version"
+            await self._stall(obj, "VersionExists", taken)
+            return None
+        made = plan(wanted, jobs, pods, published=version is not None, now=self._clock())
+        try:
+            await self._act(obj, job, made)
+        except NameTaken as name_taken:
+            await self._stall(obj, "NameTaken", str(name_taken))
+            return None
+        except errors.Invalid as refused:
+            # What the API server refuses of a Job is of the user's pod template: all else is ours and tested.
+            message = f"spec.workers.podTemplate: the API server refuses the Job: {refused}"
+            await self._stall(obj, "InvalidPodTemplate", message)
+            return None
+        progress = await self._progress(jobs, pods) if made.phase == "Running" else None
+        await self._write(obj, job, made, progress)
+        if isinstance(made.action, Publish):
+            # Only now: the version is read from this status.
+            await self._publish(job)
+        return made.look_again
+
+    async def _act(self, obj: Object, job: TrainingJob, made: Plan) -> None:
+        match made.action:
+            case Start(number):
+                owner = owner_reference(TRAININGJOBS, obj)
+                blueprint = resolve.blueprint(job, self._settings, attempt=number, owner=owner)
+                config, service, workers = children.children(blueprint)
+                # The Job is tried before anything is made: one that is refused leaves nothing behind.
+                with contextlib.suppress(errors.AlreadyExists):
+                    await self._client.create(JOBS, workers, dry_run=True)
+                for resource, child in ((CONFIGMAPS, config), (SERVICES, service), (JOBS, workers)):
+                    await create_once(self._client, resource, child)
+            case Suspend(view):
+                patch = {"metadata": {"uid": view.uid}, "spec": {"suspend": True}}
+                await self._client.patch(JOBS, view.name, patch, job.metadata.namespace)
+            case _:
+                pass
+
+    async def _publish(self, job: TrainingJob) -> None:
+        # One that is there already is seen in the next pass, which tells whose it is.
+        with contextlib.suppress(errors.AlreadyExists):
+            await self._client.create(MODELVERSIONS, resolve.model_version(job))
+
+    async def _progress(self, jobs: list[JobView], pods: list[PodView]) -> contract.Progress | None:
+        """What rank 0 tells; None where it cannot be reached just now, which is no failure."""
+        newest = max(jobs, key=lambda one: one.attempt, default=None)
+        pod = next((pod for pod in pods if newest and pod.job_uid == newest.uid and pod.index == 0), None)
+        if pod is None or not pod.ip or pod.phase != "Running":
+            return None
+        if self._progress_session is None:
+            self._progress_session = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=_READ_SECONDS))
+        host = f"[{pod.ip}]" if ":" in pod.ip else pod.ip
+        url = f"http://{host}:{contract.PROGRESS_PORT}/progress"
+        try:
+            async with self._reads, self._progress_session.get(url) as answer:
+                return contract.Progress.model_validate_json(await answer.read())
+        except (aiohttp.ClientError, TimeoutError, ValidationError):
+            return None
+
+    async def _write(self, obj: Object, job: TrainingJob, made: Plan, progress: contract.Progress | None) -> None:
+        before, at = job.status, self._clock().replace(microsecond=0)
+        update: dict[str, Any] = {
+            "phase": made.phase,
+            "observed_generation": job.metadata.generation,
+            "storage": resolve.storage_status(job, self._settings),
+        }
+        if made.attempt:
+            name = children.attempt_name(job.metadata.name, made.attempt)
+            further = made.attempt - 1
+            counted = min(made.restarts, further)
+            update["attempt"] = Attempt(number=made.attempt, job_name=name)
+            update["restarts"] = Restarts(counted=counted, not_counted=further - counted)
+            update["start_time"] = before.start_time or at
+        update["completion_time"] = (before.completion_time or at) if made.phase in _ENDED else None
+        if progress is not None:
+            update["progress"] = _progress_status(progress)
+        if isinstance(made.action, Publish):
+            update |= resolve.published(job, made.action)
+        await self._objects.put_status(obj, before.model_copy(update=update), made.state)
+        if made.event is not None:
+            self._objects.tell(obj, *made.event, warning=made.phase in {"Failed", "Restarting", "Pending"})
+
+    async def _stall(self, obj: Object, reason: str, message: str) -> None:
+        """Says that the object cannot be planned for, until a person changes it."""
+        try:
+            before = TrainingJobStatus.model_validate(obj.get("status") or {})
+        except ValidationError:
+            before = TrainingJobStatus()
+        generation = obj["metadata"].get("generation", 0)
+        status = before.model_copy(update={"phase": "Failed", "observed_generation": generation})
+        await self._objects.put_status(obj, status, conditions.stalled("Succeeded", reason, message))
+        self._objects.tell(obj, reason, message, warning=True)
+
+
+def _progress_status(told: contract.Progress) -> TrainingProgress:
+    def figure(value: float | None) -> str | None:
+        return None if value is None else f"{value:.6g}"
+
+    return TrainingProgress(
+        phase=told.phase,
+        epoch=told.epoch,
+        epochs=told.epochs,
+        step=told.step,
+        total_steps=told.total_steps,
+        percent=min(100, 100 * told.step // told.total_steps) if told.total_steps else None,
+        train_loss=figure(told.train_loss),
+        validation_loss=figure(told.validation_loss),
+        samples_per_second=figure(told.samples_per_second),
+        last_checkpoint_step=told.last_checkpoint_step,
+        updated_at=datetime.datetime.fromtimestamp(told.updated, datetime.UTC).replace(microsecond=0)
+        if told.updated
+        else None,
+    )

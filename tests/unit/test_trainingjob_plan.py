@@ -1,0 +1,237 @@
+"""The decisions of a TrainingJob: which attempt follows which, what counts, and what is said."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+from typing import Literal
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from modelwright.contract import Failure, Outcome, Published, Summary
+from modelwright.controllers.trainingjob.observed import JobView, PodView
+from modelwright.controllers.trainingjob.outcome import RULES, failure
+from modelwright.controllers.trainingjob.plan import Plan, Publish, Start, Suspend, Wanted, plan
+
+NOW = datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC)
+WANTED = Wanted(suspend=False, workers=2, max_restarts=2, version_name="digits-v1-0-0")
+
+
+def job(attempt: int = 1, **changes: object) -> JobView:
+    values: dict[str, object] = {
+        "name": f"digits-{attempt}", "uid": f"job-{attempt}", "training_job": "digits", "attempt": attempt,
+        "run_hash": "", "suspended": False, "active": 2, "ready": 2, "ended": "", "reason": "", "message": "",
+        "deleting": False, "ended_at": None,
+    }  # fmt: skip
+    return JobView(**{**values, **changes})  # type: ignore[arg-type]
+
+
+# What an attempt can end with: one of the outcomes, an eviction, or nothing that anybody told.
+Fate = Outcome | Literal["Disrupted"] | None
+FATES: tuple[Fate, ...] = (*RULES, "Disrupted", None)
+
+
+def counts(fate: Fate) -> bool:
+    return fate.counted if isinstance(fate, Outcome) else fate is None
+
+
+def failed(attempt: int, fate: Fate, *, active: int = 0) -> JobView:
+    index = 0 if fate == "Disrupted" else RULES.index(fate) + 1 if isinstance(fate, Outcome) else None
+    message = "Container …" if index is None else f"Container … matching FailJob rule at index {index}"
+    return job(attempt, ended="Failed", active=active, reason="PodFailurePolicy", message=message)
+
+
+def summary(outcome: Outcome, **changes: object) -> str:
+    values = {"outcome": outcome.reason, "exit_code": outcome.code, "attempt": 1, "index": 0, **changes}
+    return Summary.model_validate(values).to_message()
+
+
+def pod(index: int = 0, attempt: int = 1, **changes: object) -> PodView:
+    values: dict[str, object] = {
+        "name": f"digits-{attempt}-{index}", "training_job": "digits",
+        "job_uid": f"job-{attempt}", "index": index, "phase": "Running",
+        "ip": "10.0.0.1", "unschedulable": "", "trouble_reason": "", "trouble": "",
+        "exit_code": None, "exit_reason": "",
+        "termination_message": "", "disrupted": "", "deleting": False,
+    }  # fmt: skip
+    return PodView(**{**values, **changes})  # type: ignore[arg-type]
+
+
+def planned(
+    wanted: Wanted = WANTED,
+    jobs: tuple[JobView, ...] = (),
+    pods: tuple[PodView, ...] = (),
+    *,
+    published: bool = False,
+    ended: float | None = None,
+) -> Plan:
+    """`ended`: so many seconds ago the attempts ended."""
+    if ended is not None:
+        jobs = tuple(dataclasses.replace(one, ended_at=NOW - datetime.timedelta(seconds=ended)) for one in jobs)
+    return plan(wanted, jobs, pods, published=published, now=NOW)
+
+
+def with_(wanted: Wanted = WANTED, **changes: object) -> Wanted:
+    return dataclasses.replace(wanted, **changes)  # type: ignore[arg-type]
+
+
+def test_the_first_attempt_is_started() -> None:
+    assert planned().action == Start(1)
+
+
+def test_a_suspended_job_starts_nothing_and_is_neither_on_its_way_nor_stalled() -> None:
+    made = planned(with_(suspend=True))
+    assert (made.phase, made.action) == ("Suspended", None)
+    assert [fact.type for fact in made.state.facts()] == ["Succeeded"]
+
+
+def test_a_problem_of_the_spec_starts_nothing_and_says_what_to_do() -> None:
+    made = planned(with_(problem_reason="InvalidHyperparameter", problem="learningRate: …"))
+    assert made.action is None
+    assert {fact.type: fact.status for fact in made.state.facts()} == {"Succeeded": "False", "Stalled": "True"}
+    assert made.state.main.message == "learningRate: …"
+
+
+def test_a_running_attempt_is_left_alone_and_looked_at() -> None:
+    made = planned(jobs=(job(),), pods=(pod(0), pod(1)))
+    assert (made.phase, made.action, made.look_again) == ("Running", None, 5.0)
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason", "words"),
+    [
+        (
+            {"unschedulable": "0/1 nodes are available: 1 Insufficient nvidia.com/gpu."},
+            "Unschedulable",
+            "Insufficient nvidia",
+        ),
+        ({"trouble_reason": "ErrImagePull", "trouble": "not found"}, "ErrImagePull", "ErrImagePull: not found"),
+        (
+            {"trouble_reason": "CreateContainerConfigError", "trouble": 'secret "store" not found'},
+            "CreateContainerConfigError",
+            'secret "store" not found',
+        ),
+    ],
+)
+def test_what_a_pod_waits_for_is_carried_up_in_its_own_words(changes: dict[str, str], reason: str, words: str) -> None:
+    made = planned(jobs=(job(),), pods=(pod(0), pod(1, phase="Pending", **changes)))
+    assert made.state.main.reason == reason
+    assert words in made.state.main.message
+    assert "worker 1" in made.state.main.message
+
+
+def test_a_result_is_published_once() -> None:
+    artifact = Published(uri="s3://b/m", digest="sha256:ab")
+    said = summary(Outcome.SUCCEEDED, artifact=artifact, metrics={"accuracy": 0.97})
+    done = job(ended="Complete", active=0)
+    made = planned(jobs=(done,), pods=(pod(1), pod(0, exit_code=0, termination_message=said)))
+    assert made.action == Publish("s3://b/m", "sha256:ab", (("accuracy", 0.97),))
+    again = planned(jobs=(done,), pods=(), published=True)
+    assert (again.phase, again.action, again.state.main.status) == ("Succeeded", None, "True")
+
+
+def test_a_result_that_was_lost_with_its_pod_is_fetched_by_another_attempt() -> None:
+    made = planned(jobs=(job(ended="Complete", active=0),))
+    assert made.action == Start(2)
+    assert made.restarts == 0
+
+
+@pytest.mark.parametrize("fate", FATES)
+def test_the_cause_is_read_from_the_job_alone(fate: Fate) -> None:
+    expected = fate.reason if isinstance(fate, Outcome) else fate or Outcome.WORKER_CRASHED.reason
+    assert failure(failed(1, fate), ()).reason == expected
+
+
+@pytest.mark.parametrize("outcome", RULES)
+def test_the_cause_is_read_from_the_pods_where_the_job_does_not_say(outcome: Outcome) -> None:
+    assert failure(failed(1, None), (pod(0, exit_code=outcome.code),)).reason == outcome.reason
+
+
+def test_the_rank_that_began_it_is_quoted_not_those_that_lost_their_peer() -> None:
+    said = summary(Outcome.DATA_ERROR, failure=Failure(type="DataError", message="no column 'lable'"))
+    lost = summary(Outcome.PEER_LOST, failure=Failure(type="PeerLost", message="rank 1 is gone"))
+    made = failure(
+        failed(1, Outcome.PEER_LOST),
+        (pod(0, exit_code=25, termination_message=lost), pod(1, exit_code=11, termination_message=said)),
+    )
+    assert (made.reason, made.message) == ("DataError", "worker 1: DataError: no column 'lable'")
+
+
+def test_memory_is_told_with_the_remedy() -> None:
+    made = failure(failed(1, None), (pod(1, exit_code=137, exit_reason="OOMKilled"),))
+    assert made.reason == "OutOfMemory"
+    assert "raise spec.workers.resources" in made.message
+
+
+@pytest.mark.parametrize("fate", FATES)
+def test_errors_of_the_user_are_not_tried_again_and_disruptions_do_not_count(fate: Fate) -> None:
+    made = planned(jobs=(failed(1, fate),), ended=1000)
+    if fate is None or fate == "Disrupted" or fate.retried:
+        assert made.action == Start(2)
+        assert made.restarts == int(counts(fate))
+    else:
+        assert (made.phase, made.action) == ("Failed", None)
+
+
+def test_restarts_end_where_the_spec_says() -> None:
+    two = (failed(1, Outcome.WORKER_CRASHED), failed(2, Outcome.WORKER_CRASHED))
+    assert planned(jobs=two, ended=1000).action == Start(3)
+    made = planned(jobs=(*two, failed(3, Outcome.WORKER_CRASHED)), ended=1000)
+    assert (made.phase, made.restarts) == ("Failed", 3)
+    assert "after 2 of 2 restarts" in made.state.main.message
+    assert planned(with_(max_restarts=3), (*two, failed(3, Outcome.WORKER_CRASHED)), ended=1000).action == Start(4)
+
+
+def test_a_restart_waits_and_says_when_to_look_again() -> None:
+    made = planned(jobs=(failed(1, Outcome.WORKER_CRASHED),), ended=4)
+    assert (made.phase, made.action, made.look_again) == ("Restarting", None, 6.0)
+
+
+def test_no_attempt_starts_beside_pods_of_the_last_one() -> None:
+    assert planned(jobs=(failed(1, Outcome.PREEMPTED, active=1),), ended=1000).action is None
+
+
+def test_a_changed_spec_ends_the_attempt_and_is_given_a_fresh_count() -> None:
+    changed = with_(run_hash="new")
+    running = job()
+    assert planned(changed, (running,)).action == Suspend(running)
+    assert planned(changed, (job(suspended=True),)).action is None
+    assert planned(changed, (job(suspended=True, active=0),)).action == Start(2)
+    made = planned(changed, (failed(1, Outcome.DATA_ERROR),), ended=0)
+    assert (made.action, made.restarts) == (Start(2), 0)
+
+
+def test_suspension_ends_the_pods_first_and_resume_is_a_new_attempt() -> None:
+    suspended = with_(suspend=True)
+    running = job()
+    assert planned(suspended, (running,)).action == Suspend(running)
+    assert planned(suspended, (job(suspended=True),)).state.main.reason == "Suspending"
+    assert planned(suspended, (job(suspended=True, active=0),)).phase == "Suspended"
+    assert planned(jobs=(job(suspended=True),)).action is None
+    assert planned(jobs=(job(suspended=True, active=0),)).action == Start(2)
+
+
+@given(st.lists(st.sampled_from(FATES), max_size=12), st.integers(0, 5))
+def test_whatever_happens_attempts_follow_one_another_and_the_counted_ones_are_bounded(
+    fates: list[Fate], most: int
+) -> None:
+    """Attempts meet their fates in turn, until the plan starts no other."""
+    wanted = with_(max_restarts=most)
+    jobs: tuple[JobView, ...] = ()
+    for fate in fates:
+        made = planned(wanted, jobs, ended=10_000)
+        if made.action is None:
+            break
+        assert made.action == Start(len(jobs) + 1)
+        assert planned(with_(max_restarts=most, suspend=True), jobs, ended=10_000).action is None
+        busy = tuple(dataclasses.replace(one, active=1) for one in jobs)
+        assert not busy or planned(wanted, busy, ended=10_000).action is None, "never beside another"
+        jobs += (failed(len(jobs) + 1, fate),)
+    final = planned(wanted, jobs, ended=10_000)
+    counted = sum(counts(fate) for fate in fates[: len(jobs)])
+    assert final.restarts == counted <= most + 1
+    types = [fact.type for fact in final.state.facts()]
+    assert len(types) == len(set(types))
+    assert not {"Stalled", "Reconciling"} <= set(types)
+    assert ("Stalled" in types) == (final.phase == "Failed")
