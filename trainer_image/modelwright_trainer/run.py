@@ -24,9 +24,8 @@ from types import FrameType
 from modelwright.contract import INDEX_VARIABLE, TERMINATION_PATH, Failure, Outcome, Summary, TrainingRun, cause
 from pydantic import ValidationError
 
-from modelwright_trainer import progress, progressfile
-from modelwright_trainer.failures import UserFailed, failure_of, outcome_of
-from modelwright_trainer.outcome import Failed
+from modelwright_trainer import progress, progressfile, recipes
+from modelwright_trainer.failures import TrainingFailed, UserFailed, failure_of, outcome_of
 from modelwright_trainer.rendezvous import Rendezvous, await_master, interface_of, local_address
 
 _LOOK_SECONDS = 0.2
@@ -36,23 +35,26 @@ _CPU_QUOTA = Path("/sys/fs/cgroup/cpu.max")
 _STACK_LINES = 6
 
 
-class Stopped(Failed):
+class Stopped(TrainingFailed):
     """SIGTERM came before the workers ran."""
 
     def __init__(self) -> None:
-        super().__init__(Outcome.PREEMPTED.reason, "stopped by SIGTERM before the training began")
-        self.outcome = Outcome.PREEMPTED
+        super().__init__(Outcome.PREEMPTED, "stopped by SIGTERM before the training began")
 
 
 def read_job(path: Path) -> TrainingRun:
-    """Raises UserFailed with the wrong field's name."""
+    """Raises UserFailed with the wrong field's name: before torch is imported, which takes seconds."""
     try:
-        return TrainingRun.model_validate_json(path.read_text())
+        run = TrainingRun.model_validate_json(path.read_text())
     except OSError as error:
         raise UserFailed(f"{path}: cannot read the job ({error.strerror})") from error
     except ValidationError as error:
         first = error.errors()[0]
         raise UserFailed(f"{path}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from error
+    recipes.hyperparameters(run.trainer)
+    if run.early_stopping and not run.data.split.validation:
+        raise UserFailed("earlyStopping looks at the validation split, and data.split.validation is 0")
+    return run
 
 
 def threads(processes: int, quota: str | None = None) -> int:

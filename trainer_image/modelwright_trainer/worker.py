@@ -24,7 +24,7 @@ from modelwright.store import Store
 from modelwright_trainer import data, export, recipes
 from modelwright_trainer.checkpoint import Checkpoints
 from modelwright_trainer.data import Table
-from modelwright_trainer.failures import DataFailed, UserFailed, failure_of, outcome_of
+from modelwright_trainer.failures import DataFailed, failure_of, outcome_of
 from modelwright_trainer.outcome import Failed
 from modelwright_trainer.progressfile import JOB_FILE, RUN_FOLDER, Teller, replace
 from modelwright_trainer.split import PARTS, Rows, split
@@ -87,8 +87,6 @@ def _device() -> torch.device:
 def _work(run: TrainingRun, rank: int, folder: Path, teller: Teller) -> Summary:
     torch.use_deterministic_algorithms(True, warn_only=True)
     recipe = recipes.hyperparameters(run.trainer)
-    if run.early_stopping and not run.data.split.validation:
-        raise UserFailed("earlyStopping looks at the validation split, and data.split.validation is 0")
     device = _device()
     dist.init_process_group(
         "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo",

@@ -1,0 +1,1 @@
+"""Tests that need torch: run by `dev/trainer_venv && .venv-trainer/bin/python -m pytest tests/trainer`."""

@@ -1,0 +1,127 @@
+"""Parts of the trainer by themselves: the wrapper's readings, the graph, a checkpoint that is no checkpoint."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+from modelwright.api.recipes import parse_mlp
+from modelwright.contract import Outcome
+from modelwright.store import StoreError, Trouble
+from modelwright_trainer import checkpoint, failures, onnxgraph, run
+from modelwright_trainer.model import Perceptron, Standardize
+
+
+@pytest.fixture
+def module() -> Perceptron:
+    torch.manual_seed(3)
+    mean, deviation = np.array([5.0, -3.0, 7.0]), np.array([2.0, 0.5, 0.0])
+    return Perceptron(Standardize(mean, deviation), 4, parse_mlp({"hiddenSizes": "6,5"}))
+
+
+def test_the_graph_gives_what_the_module_gives_for_any_batch(module: Perceptron, tmp_path: Path) -> None:
+    onnxgraph.write({name: value.numpy() for name, value in module.state_dict().items()}, tmp_path)
+    rows = np.random.default_rng(0).normal(size=(33, 3)).astype(np.float32) * 10
+    expected = module(torch.from_numpy(rows)).detach().numpy()
+    for length in (1, 2, 33):
+        given = onnxgraph.run(tmp_path, rows[:length])
+        np.testing.assert_allclose(given["logits"], expected[:length], rtol=1e-5, atol=1e-5)
+        np.testing.assert_allclose(given["probabilities"].sum(axis=1), 1, rtol=1e-6)
+
+
+def test_the_graph_holds_no_weights_of_its_own(module: Perceptron, tmp_path: Path) -> None:
+    onnxgraph.write({name: value.numpy() for name, value in module.state_dict().items()}, tmp_path)
+    graph = onnx.load(tmp_path / "model.onnx", load_external_data=False).graph
+    assert {tensor.name for tensor in graph.initializer} == set(module.state_dict())
+    assert all(tensor.data_location == onnx.TensorProto.EXTERNAL for tensor in graph.initializer)
+    (tmp_path / "model.safetensors").unlink()
+    with pytest.raises(Exception, match=r"model\.safetensors"):
+        onnxruntime.InferenceSession(tmp_path / "model.onnx")
+
+
+def test_a_constant_feature_is_not_divided_by_zero(module: Perceptron) -> None:
+    assert module.standardize(torch.tensor([[7.0, -3.0, 7.0]])).tolist() == [[1.0, 0.0, 0.0]]
+
+
+def test_an_export_that_differs_is_refused(module: Perceptron, tmp_path: Path) -> None:
+    from modelwright_trainer import export
+
+    onnxgraph.write({name: value.numpy() for name, value in module.state_dict().items()}, tmp_path)
+    rows = np.ones((2, 3), dtype=np.float32)
+    logits = module(torch.from_numpy(rows)).detach().numpy()
+    export.agree(tmp_path, rows, logits)
+    with pytest.raises(failures.TrainingFailed, match="exported file's logits") as told:
+        export.agree(tmp_path, rows, logits + 0.01)
+    assert told.value.outcome is Outcome.EXPORT_MISMATCH
+
+
+class _Evil:
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return (eval, ("1/0",))
+
+
+def test_a_checkpoint_s_metadata_can_name_no_function(tmp_path: Path) -> None:
+    (tmp_path / ".metadata").write_bytes(pickle.dumps(_Evil()))
+    with pytest.raises(pickle.UnpicklingError, match=r"does not need builtins\.eval"):
+        checkpoint._Reader(tmp_path).read_metadata()
+
+
+def test_a_checkpoint_without_metadata_does_not_exist() -> None:
+    names = ["step-00000020-attempt-1/.metadata", "step-00000040-attempt-1/__0_0.distcp",
+             "step-00000020-attempt-2/.metadata", "step-00000020-attempt-2/state.json", "other/.metadata"]  # fmt: skip
+    assert [str(name) for name in checkpoint.complete(names)] == ["step-00000020-attempt-2", "step-00000020-attempt-1"]
+
+
+@pytest.mark.parametrize(
+    ("error", "outcome"),
+    [
+        (MemoryError(), Outcome.OUT_OF_MEMORY),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory"), Outcome.OUT_OF_MEMORY),
+        (RuntimeError("[gloo] Connection closed by peer [10.0.0.7]:4711"), Outcome.PEER_LOST),
+        (torch.distributed.DistBackendError("NCCL error"), Outcome.PEER_LOST),
+        (StoreError(Trouble.UNREACHABLE, "x"), Outcome.INFRASTRUCTURE),
+        (StoreError(Trouble.CREDENTIALS, "x"), Outcome.STORE_REFUSED),
+        (ZeroDivisionError("division by zero"), Outcome.USER_ERROR),
+    ],
+)
+def test_an_exception_means_an_outcome(error: Exception, outcome: Outcome) -> None:
+    assert failures.outcome_of(error) is outcome
+
+
+def test_a_failure_in_code_tells_its_last_frames() -> None:
+    def divide() -> float:
+        return 1 / 0
+
+    try:
+        divide()
+    except ZeroDivisionError as error:
+        failure = failures.failure_of(error)
+    assert failure.type == "ZeroDivisionError"
+    assert "in divide: return 1 / 0" in failure.frames[-1]
+
+
+@pytest.mark.parametrize(
+    ("quota", "processes", "expected"),
+    [("max 100000", 1, 1), ("400000 100000", 1, 4), ("400000 100000", 8, 1), ("50000 100000", 1, 1), ("", 1, 1)],
+)
+def test_threads_follow_the_container_s_cpu_limit(quota: str, processes: int, expected: int) -> None:
+    assert run.threads(processes, quota) == expected
+
+
+def test_the_kernel_s_kills_are_counted(tmp_path: Path) -> None:
+    (tmp_path / "memory.events").write_text("low 0\noom 3\noom_kill 2\n")
+    assert run.oom_kills(tmp_path / "memory.events") == 2
+    assert run.oom_kills(tmp_path / "nothing") == 0
+
+
+@pytest.mark.parametrize(
+    ("flags", "expected"),
+    [("flags\t: sse avx2 avx512f avx512_vnni", "avx512_vnni"), ("flags : avx2", "avx2"), ("", "base")],
+)
+def test_the_instruction_set_is_the_most_telling(flags: str, expected: str) -> None:
+    assert onnxgraph.instruction_set(flags).endswith(f"/{expected}")

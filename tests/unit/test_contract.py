@@ -1,0 +1,105 @@
+"""The contract with training pods: what a pod may be told, and what its end means."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from modelwright.contract import SUMMARY_BYTES, Failure, Gate, Outcome, Progress, Split, Summary, TrainingRun, cause
+from pydantic import ValidationError
+
+RUN = {
+    "namespace": "team-a", "name": "digits-v1", "uid": "u", "publish": {"model": "digits", "version": "1.0.0"},
+    "store": {"uri": "s3://modelwright"}, "data": {"uri": "s3://modelwright/raw.parquet", "target": "label"},
+    "trainer": {"recipe": "mlp", "hyperparameters": {"epochs": "3"}},
+}  # fmt: skip
+
+
+def test_a_job_goes_through_json_unchanged() -> None:
+    run = TrainingRun.model_validate(RUN)
+    assert TrainingRun.model_validate_json(run.to_json()) == run
+    assert '"everySteps":50' in run.to_json()
+
+
+def test_an_unknown_field_is_refused() -> None:
+    with pytest.raises(ValidationError, match="gates2"):
+        TrainingRun.model_validate({**RUN, "gates2": 1})
+
+
+def test_the_fingerprint_knows_defaults_and_not_the_number_of_workers() -> None:
+    run = TrainingRun.model_validate(RUN)
+    spelled = {"recipe": "mlp", "hyperparameters": {"epochs": "3", "batchSize": "64"}}
+    same = TrainingRun.model_validate({**RUN, "trainer": spelled, "workers": {"replicas": 4}, "attempt": 3})
+    other = TrainingRun.model_validate({**RUN, "trainer": {"recipe": "mlp", "hyperparameters": {"epochs": "4"}}})
+    assert same.fingerprint("sha256:d") == run.fingerprint("sha256:d") != other.fingerprint("sha256:d")
+    assert run.fingerprint("sha256:e") != run.fingerprint("sha256:d")
+
+
+def test_fractions_that_are_not_a_whole_are_refused() -> None:
+    with pytest.raises(ValidationError, match="not 1"):
+        Split(train=0.8, validation=0.1, test=0.2)
+
+
+def test_exit_codes_are_apart_from_python_s_and_the_shell_s() -> None:
+    codes = [outcome.code for outcome in Outcome]
+    assert len(set(codes)) == len(codes)
+    assert all(code == 0 or 2 < code < 126 for code in codes)
+    assert all(Outcome.of(outcome.code) is outcome is Outcome.named(outcome.reason) for outcome in Outcome)
+    assert {Outcome.of(code) for code in (1, 2, 137, 143)} == {Outcome.WORKER_CRASHED}
+
+
+@pytest.mark.parametrize(
+    ("seen", "expected"),
+    [
+        ([Outcome.PEER_LOST, Outcome.DATA_ERROR], Outcome.DATA_ERROR),
+        ([Outcome.PEER_LOST, Outcome.WORKER_CRASHED], Outcome.WORKER_CRASHED),
+        ([Outcome.PEER_LOST, Outcome.PREEMPTED], Outcome.PREEMPTED),
+        ([Outcome.SUCCEEDED], Outcome.SUCCEEDED),
+    ],
+)
+def test_the_cause_is_the_outcome_of_the_pod_that_began_it(seen: list[Outcome], expected: Outcome) -> None:
+    assert cause(seen) is cause(reversed(seen)) is expected
+
+
+def test_no_outcomes_have_no_cause() -> None:
+    with pytest.raises(ValueError, match="no pod"):
+        cause([])
+
+
+@given(st.text(max_size=6000), st.lists(st.text(max_size=400), max_size=20))
+def test_a_summary_fits_the_termination_message_and_is_read_back(message: str, frames: list[str]) -> None:
+    failure = Failure(type="E", message=message, frames=tuple(frames))
+    metrics = {f"metric_{index}": index / 7 for index in range(100)}
+    summary = Summary(
+        outcome="UserError", exit_code=10, attempt=1, index=0, step=7, metrics=metrics, failure=failure
+    )  # fmt: skip
+    text = summary.to_message()
+    assert len(text.encode()) <= SUMMARY_BYTES
+    read = Summary.from_message(text)
+    assert read
+    assert (read.exit_code, read.step) == (10, 7)
+
+
+def test_what_is_no_summary_is_none() -> None:
+    assert Summary.from_message("Killed") is None
+
+
+@pytest.mark.parametrize(
+    ("gate", "said"),
+    [
+        (Gate(metric="accuracy", min=0.93), "accuracy 0.9 is below min 0.93"),
+        (Gate(metric="accuracy", max=0.5), "accuracy 0.9 is above max 0.5"),
+        (Gate(metric="accuracy", min=0.9, max=0.9), None),
+        (Gate(metric="recall", min=0.1), "gate on recall: there is no such metric; the metrics are accuracy"),
+    ],
+)
+def test_a_gate_says_figure_and_threshold(gate: Gate, said: str | None) -> None:
+    assert gate.breach({"accuracy": 0.9}) == said
+
+
+def test_a_figure_that_is_no_number_passes_no_gate() -> None:
+    assert Gate(metric="loss", max=1).breach({"loss": float("nan")})
+
+
+def test_progress_that_nobody_told_yet_is_starting() -> None:
+    assert Progress().phase == "Starting"
