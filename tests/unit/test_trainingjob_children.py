@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from modelwright.contract import Data, Publish, StoreAccess, Trainer, TrainingRun, Workers
-from modelwright.controllers.trainingjob.children import Blueprint, children, master, overlaid
+from modelwright.controllers.trainingjob.children import Blueprint, attempt_name, children, master, overlaid
 from modelwright.kube.resources import Object
 
 RUN = TrainingRun(
@@ -18,7 +18,7 @@ RUN = TrainingRun(
     store=StoreAccess(uri="s3://models"),
     data=Data(uri="s3://models/raw.parquet", target="label"),
     trainer=Trainer(recipe="mlp"),
-    workers=Workers(replicas=3, master=master("digits", 2)),
+    workers=Workers(replicas=3, master=master("digits", "uid", 2)),
 )
 
 
@@ -29,9 +29,14 @@ def made(overlay: Object | None = None) -> tuple[Object, Object, Object]:
 
 def test_all_children_are_owned_and_bear_the_attempt_s_name() -> None:
     for child in made():
-        assert child["metadata"]["name"] == "digits-2"
+        assert child["metadata"]["name"] == attempt_name("digits", "uid", 2)
         assert child["metadata"]["ownerReferences"][0]["uid"] == "uid"
         assert child["metadata"]["labels"]["modelwright.dev/attempt"] == "2"
+
+
+def test_an_object_made_again_does_not_meet_the_children_of_the_one_before_it() -> None:
+    assert attempt_name("digits", "first", 1) != attempt_name("digits", "second", 1)
+    assert len(attempt_name("a" * 40, "uid", 999)) + len("-63") <= 63
 
 
 def test_the_pods_find_rank_0_by_the_name_that_the_run_tells_them() -> None:

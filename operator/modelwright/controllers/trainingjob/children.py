@@ -6,6 +6,7 @@ All have the attempt's name and are made once: an attempt that was written down 
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import PurePosixPath
 from typing import Any, TypeGuard
@@ -37,16 +38,21 @@ class Blueprint:
 
     @property
     def name(self) -> str:
-        return attempt_name(self.run.name, self.run.attempt)
+        return attempt_name(self.run.name, self.run.uid, self.run.attempt)
 
 
-def attempt_name(job: str, attempt: int) -> str:
-    return f"{job}-{attempt}"
+def attempt_name(job: str, uid: str, attempt: int) -> str:
+    """The name of all children of an attempt; `uid` is the TrainingJob's.
+
+    A TrainingJob that is deleted and made again must not meet the children of the one before it: they are collected
+    later, and a kubelet that knows an immutable ConfigMap of that name mounts the old content into new pods (measured).
+    """
+    return f"{job}-{hashlib.sha256(uid.encode()).hexdigest()[:5]}-{attempt}"
 
 
-def master(job: str, attempt: int) -> str:
+def master(job: str, uid: str, attempt: int) -> str:
     """The DNS name of index 0 through the attempt's headless Service."""
-    name = attempt_name(job, attempt)
+    name = attempt_name(job, uid, attempt)
     return f"{name}-0.{name}"
 
 

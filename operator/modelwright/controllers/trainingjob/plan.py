@@ -217,6 +217,9 @@ def _while_running(wanted: Wanted, job: JobView, pods: Sequence[PodView], restar
             state = conditions.in_progress("Succeeded", "Unschedulable", message)
             return Plan("Pending", state, attempt=job.attempt, restarts=restarts, event=("Unschedulable", message))
     running = sum(pod.phase == "Running" for pod in own)
+    if any(pod.phase == "Succeeded" for pod in own):
+        state = conditions.in_progress("Succeeded", "Finishing", f"attempt {job.attempt}: the workers end")
+        return Plan("Running", state, attempt=job.attempt, restarts=restarts)
     if running < wanted.workers:
         message = f"attempt {job.attempt}: {running} of {wanted.workers} workers run"
         return Plan("Starting", conditions.in_progress("Succeeded", "Starting", message), None, job.attempt, restarts)

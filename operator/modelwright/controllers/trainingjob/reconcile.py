@@ -11,6 +11,7 @@ import aiohttp
 from pydantic import ValidationError
 
 from modelwright import contract
+from modelwright.api.base import StatusRef
 from modelwright.api.errors import problems
 from modelwright.api.training_job import Attempt, Restarts, TrainingJob, TrainingJobStatus, TrainingProgress
 from modelwright.controllers.modelversion.observed import VersionView
@@ -151,7 +152,7 @@ class TrainingJobController:
             "storage": resolve.storage_status(job, self._settings),
         }
         if made.attempt:
-            name = children.attempt_name(job.metadata.name, made.attempt)
+            name = children.attempt_name(job.metadata.name, job.metadata.uid, made.attempt)
             further = made.attempt - 1
             counted = min(made.restarts, further)
             update["attempt"] = Attempt(number=made.attempt, job_name=name)
@@ -162,6 +163,9 @@ class TrainingJobController:
             update["progress"] = _progress_status(progress)
         if isinstance(made.action, Publish):
             update |= resolve.published(job, made.action)
+        elif made.phase == "Succeeded":
+            # Also where the version was there before this object: one that is restored from Git trains nothing anew.
+            update["model_version_ref"] = StatusRef(name=resolve.version_name(job))
         await self._objects.put_status(obj, before.model_copy(update=update), made.state)
         if made.event is not None:
             self._objects.tell(obj, *made.event, warning=made.phase in {"Failed", "Restarting", "Pending"})

@@ -9,7 +9,7 @@ from typing import Any
 from modelwright import contract
 from modelwright.api import recipes
 from modelwright.api.base import API_VERSION, StatusRef
-from modelwright.api.storage import ArtifactRef, StorageStatus
+from modelwright.api.storage import ArtifactRef, Storage, StorageStatus
 from modelwright.api.training_job import TrainingJob
 from modelwright.api.versions import model_version_name
 from modelwright.controllers.trainingjob import children
@@ -21,21 +21,13 @@ _GPU_SUFFIX = "/gpu"
 
 
 def storage_status(job: TrainingJob, settings: Settings) -> StorageStatus:
-    """The store that is used: each field that the spec leaves out is the operator's. A spec that names a store of its
-    own (`uri`) gets nothing of the operator's: its endpoint and Secret would lead to another one."""
-    stated, defaults = job.spec.storage, settings.storage
-    if stated is not None and stated.uri is not None:
-        return StorageStatus(
-            uri=stated.uri,
-            endpoint=stated.endpoint,
-            region=stated.region,
-            secret_ref=StatusRef(name=stated.secret_ref.name) if stated.secret_ref else None,
-        )
-    secret = stated.secret_ref.name if stated and stated.secret_ref else defaults.secret
+    """The store that is used: what the spec leaves out is the operator's."""
+    stated, defaults = job.spec.storage or Storage(), settings.storage
+    secret = stated.secret_ref.name if stated.secret_ref else defaults.secret
     return StorageStatus(
-        uri=defaults.uri,
-        endpoint=(stated.endpoint if stated else None) or defaults.endpoint or None,
-        region=(stated.region if stated else None) or defaults.region or None,
+        uri=stated.uri or defaults.uri,
+        endpoint=stated.endpoint or defaults.endpoint or None,
+        region=stated.region or defaults.region or None,
         secret_ref=StatusRef(name=secret) if secret else None,
     )
 
@@ -50,27 +42,30 @@ def _problem(job: TrainingJob, settings: Settings) -> tuple[str, str]:
     return "", ""
 
 
+def version_name(job: TrainingJob) -> str:
+    return model_version_name(job.spec.publish.model, job.spec.publish.version)
+
+
 def wanted(job: TrainingJob, settings: Settings) -> Wanted:
     reason, problem = _problem(job, settings)
     return Wanted(
         suspend=job.spec.suspend,
         workers=job.spec.workers.replicas,
         max_restarts=job.spec.failure_policy.max_restarts,
-        version_name=model_version_name(job.spec.publish.model, job.spec.publish.version),
-        run_hash=run_hash(job, settings),
+        version_name=version_name(job),
+        run_hash=run_hash(job),
         problem_reason=reason,
         problem=problem,
     )
 
 
-def run_hash(job: TrainingJob, settings: Settings) -> str:
-    """Of all that an attempt is made from and that a user may change. The operator's image is not among it: an upgrade
-    of the operator restarts nobody's training."""
+def run_hash(job: TrainingJob) -> str:
+    """Of all that an attempt is made from and that the user wrote. The operator's image and defaults are not among it:
+    an upgrade of the operator restarts nobody's training."""
     spec = job.spec.to_object()
     for name in ("suspend", "failurePolicy", "publish"):
         spec.pop(name, None)
-    stated = {"spec": spec, "storage": storage_status(job, settings).to_object()}
-    return hashlib.sha256(json.dumps(stated, sort_keys=True).encode()).hexdigest()[:16]
+    return hashlib.sha256(json.dumps(spec, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def _processes(job: TrainingJob) -> int:
@@ -111,7 +106,7 @@ def blueprint(job: TrainingJob, settings: Settings, *, attempt: int, owner: Obje
         workers=contract.Workers(
             replicas=spec.workers.replicas,
             processes_per_worker=_processes(job),
-            master=children.master(job.metadata.name, attempt),
+            master=children.master(job.metadata.name, job.metadata.uid, attempt),
         ),
         checkpoint=contract.Checkpointing(every_steps=spec.checkpoint.every_steps, keep=spec.checkpoint.keep),
         evaluation=contract.Evaluation(
@@ -135,7 +130,7 @@ def blueprint(job: TrainingJob, settings: Settings, *, attempt: int, owner: Obje
         secret=storage.secret_ref.name if storage.secret_ref else "",
         resources=resources,
         overlay=overlay,
-        run_hash=run_hash(job, settings),
+        run_hash=run_hash(job),
     )
 
 
@@ -146,7 +141,7 @@ def model_version(job: TrainingJob) -> Object:
         "apiVersion": API_VERSION,
         "kind": "ModelVersion",
         "metadata": {
-            "name": model_version_name(publish.model, publish.version),
+            "name": version_name(job),
             "namespace": job.metadata.namespace,
             "labels": {"modelwright.dev/model": publish.model},
         },
@@ -160,9 +155,8 @@ def model_version(job: TrainingJob) -> Object:
 
 def published(job: TrainingJob, publish: Publish) -> dict[str, Any]:
     """What status says of the result."""
-    spec = job.spec.publish
     return {
-        "model_version_ref": StatusRef(name=model_version_name(spec.model, spec.version)),
+        "model_version_ref": StatusRef(name=version_name(job)),
         "artifact": ArtifactRef(uri=publish.artifact_uri, digest=publish.artifact_digest),
         "metrics": {name: f"{value:.6g}" for name, value in publish.metrics},
     }

@@ -1,0 +1,91 @@
+"""From what the user wrote to what the plan and the pods are told."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytest
+from modelwright.api.training_job import TrainingJob
+from modelwright.controllers.trainingjob import resolve
+from modelwright.settings import Misconfigured, Settings, StorageDefaults, from_environment
+
+SETTINGS = Settings(
+    "system", "trainer:1", storage=StorageDefaults("s3://default/store", "http://s3", "us-east-1", "store")
+)
+OBJECT: dict[str, Any] = {
+    "apiVersion": "modelwright.dev/v1alpha1",
+    "kind": "TrainingJob",
+    "metadata": {"name": "digits", "namespace": "team", "uid": "uid", "generation": 1, "resourceVersion": "1"},
+    "spec": {
+        "publish": {"model": "digits", "version": "1.0.0"},
+        "data": {"uri": "s3://bucket/rows.parquet", "target": "label", "task": "Classification"},
+        "trainer": {"recipe": "mlp", "hyperparameters": {"epochs": "3"}},
+    },
+}
+
+
+def job(**spec: object) -> TrainingJob:
+    obj = copy.deepcopy(OBJECT)
+    obj["spec"] |= spec
+    return TrainingJob.model_validate(obj)
+
+
+def test_what_the_spec_leaves_out_of_the_store_is_the_operator_s() -> None:
+    storage = resolve.storage_status(job(storage={"uri": "s3://mine/x"}), SETTINGS)
+    assert (storage.uri, storage.endpoint, storage.region) == ("s3://mine/x", "http://s3", "us-east-1")
+    assert storage.secret_ref is not None
+    assert storage.secret_ref.name == "store"
+
+
+def test_without_any_store_the_job_says_which_field_is_missing() -> None:
+    wanted = resolve.wanted(job(), Settings("system", "trainer:1"))
+    assert wanted.problem_reason == "NoStorage"
+    assert wanted.problem.startswith("spec.storage.uri: required")
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"learnngRate": "0.1"}, "did you mean learningRate?"),
+        ({"epochs": "0"}, "spec.trainer.hyperparameters.epochs"),
+        ({"batchSize": "many"}, "spec.trainer.hyperparameters.batchSize"),
+    ],
+)
+def test_hyperparameters_are_checked_by_the_recipe(given: dict[str, str], words: str) -> None:
+    wanted = resolve.wanted(job(trainer={"recipe": "mlp", "hyperparameters": given}), SETTINGS)
+    assert wanted.problem_reason == "InvalidHyperparameter"
+    assert words in wanted.problem
+
+
+def test_a_change_of_what_is_trained_changes_the_run_and_a_suspension_does_not() -> None:
+    before = resolve.run_hash(job())
+    assert resolve.run_hash(job(suspend=True, failurePolicy={"maxRestarts": 9})) == before
+    assert resolve.run_hash(job(workers={"replicas": 3})) != before
+    assert resolve.run_hash(job(storage={"uri": "s3://other/x"})) != before
+
+
+def test_an_upgrade_of_the_operator_restarts_nobody() -> None:
+    upgraded = Settings("system", "trainer:2", storage=StorageDefaults("s3://elsewhere/x"))
+    assert resolve.wanted(job(), upgraded).run_hash == resolve.wanted(job(), SETTINGS).run_hash
+
+
+@pytest.mark.parametrize(
+    ("workers", "processes"),
+    [
+        ({}, 1),
+        ({"resources": {"limits": {"nvidia.com/gpu": 4}}}, 4),
+        ({"resources": {"limits": {"nvidia.com/gpu": 4}}, "processesPerWorker": 2}, 2),
+        ({"resources": {"limits": {"cpu": "4"}}}, 1),
+    ],
+)
+def test_a_worker_has_a_process_for_each_gpu(workers: dict[str, object], processes: int) -> None:
+    made = resolve.blueprint(job(workers=workers), SETTINGS, attempt=1, owner={"uid": "uid"})
+    assert made.run.workers.processes_per_worker == processes
+
+
+def test_a_missing_setting_is_named() -> None:
+    with pytest.raises(Misconfigured, match="MODELWRIGHT_TRAINER_IMAGE is not set: it is the image of training pods"):
+        from_environment({"MODELWRIGHT_NAMESPACE": "system"})
+    with pytest.raises(Misconfigured, match="'x' is no port"):
+        from_environment({"MODELWRIGHT_METRICS_PORT": "x"})
