@@ -16,8 +16,6 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic.alias_generators import to_camel
 
-from modelwright.api import recipes
-
 JOB_PATH = "/etc/modelwright/job.json"
 TERMINATION_PATH = "/dev/termination-log"
 # The kubelet keeps 4 KiB, and of a longer message the tail, which is no JSON.
@@ -170,17 +168,17 @@ class TrainingRun(Shape):
     stall_seconds: float = Field(default=600.0, gt=0)
     progress_port: int = Field(default=PROGRESS_PORT, ge=0, le=65535)
 
-    def fingerprint(self, data_digest: str) -> str:
+    def fingerprint(self, data_digest: str, hyperparameters: Mapping[str, str]) -> str:
         """A sha256 over what decides the trained model, except the number of workers. Two runs that share it were asked
-        for the same thing: a checkpoint of one may be resumed by the other, its version stand for the other's. Raises
-        recipes.HyperparameterError."""
+        for the same thing: a checkpoint of one may be resumed by the other, its version stand for the other's.
+        `hyperparameters` are all of the recipe's, with defaults, in their one form."""
         stated = {
             "data": data_digest,
             "features": self.data.features,
             "split": self.data.split.to_json(),
             "target": self.data.target,
             "recipe": self.trainer.recipe,
-            "hyperparameters": recipes.parse(self.trainer.recipe, self.trainer.hyperparameters).to_strings(),
+            "hyperparameters": dict(hyperparameters),
             "earlyStopping": self.early_stopping.to_json() if self.early_stopping else None,
         }
         return "sha256:" + hashlib.sha256(json.dumps(stated, sort_keys=True).encode()).hexdigest()

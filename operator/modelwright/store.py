@@ -71,7 +71,15 @@ class Store:
         self.access = access
         self._endpoint = access.endpoint or environment.get("AWS_ENDPOINT_URL") or None
         self._region = access.region or environment.get("AWS_REGION") or "us-east-1"
-        self._has_keys = bool(environment.get("AWS_ACCESS_KEY_ID"))
+        self._keys = {
+            setting: environment[name]
+            for setting, name in (
+                ("access_key_id", "AWS_ACCESS_KEY_ID"),
+                ("secret_access_key", "AWS_SECRET_ACCESS_KEY"),
+                ("session_token", "AWS_SESSION_TOKEN"),
+            )
+            if environment.get(name)
+        }
         self._bucket = functools.cache(self._open)
 
     def read(self, uri: str) -> bytes:
@@ -165,14 +173,24 @@ class Store:
 
         if not bucket:
             return LocalStore("/")
+        if not {"access_key_id", "secret_access_key"} <= set(self._keys):
+            # Left to itself, obstore would ask the cloud's metadata service for the node's credentials, which are
+            # nobody's to use: the only ones are those of the Secret that the user names.
+            raise StoreError(
+                Trouble.CREDENTIALS,
+                f"s3://{bucket}: there are no credentials: name a Secret with AWS_ACCESS_KEY_ID and"
+                " AWS_SECRET_ACCESS_KEY",
+            )
         options: Any = {"timeout": _TIMEOUT, "connect_timeout": timedelta(seconds=10)}
         options["allow_http"] = bool(self._endpoint and self._endpoint.startswith("http://"))
         if self.access.ca_file:
             options["root_certificate"] = Path(self.access.ca_file).read_bytes()
-        settings: Any = {"endpoint": self._endpoint} if self._endpoint else {}
+        settings: Any = {**self._keys, **({"endpoint": self._endpoint} if self._endpoint else {})}
         return S3Store(bucket, region=self._region, client_options=options, retry_config=_RETRY, **settings)
 
     def _say(self, error: Exception, uri: str) -> NoReturn:
+        if isinstance(error, StoreError):
+            raise error
         trouble, message = self._told(error)
         raise StoreError(trouble, f"{uri}: {message}") from error
 
@@ -198,8 +216,6 @@ class Store:
             return Trouble.NO_BUCKET, f"the store{at} has no such bucket: create it, or mend the URI"
         if isinstance(error, FileNotFoundError):
             return Trouble.NO_OBJECT, "there is no such object: mend the URI, or upload it"
-        if not self._has_keys and "redential" in text:
-            return Trouble.CREDENTIALS, "there are no credentials: name a Secret with AWS_ACCESS_KEY_ID and its key"
         first = text.strip().splitlines()[0][:300] if text.strip() else type(error).__name__
         if code:
             return Trouble.UNREACHABLE, f"the store{at} answers {code}: {first}"

@@ -19,7 +19,7 @@ from modelwright_trainer.split import split
 from safetensors.numpy import load_file
 from sklearn.metrics import accuracy_score
 
-from tests.trainer.pods import PodProcess, job, start, stop, train
+from tests.trainer.pods import KEYS, PodProcess, job, start, stop, train
 
 pytestmark = pytest.mark.usefixtures("keys")
 LONG = {"recipe": "mlp", "hyperparameters": {"hiddenSizes": "64,32", "batchSize": "16", "epochs": "12"}}
@@ -158,7 +158,7 @@ def undisturbed(access: StoreAccess, tmp_path_factory: pytest.TempPathFactory) -
     """The losses of all steps, and the weights' digest, of a run that nothing disturbs."""
     summary, pod = train(job(access, "calm", trainer=LONG), tmp_path_factory.mktemp("calm") / "pod")
     assert summary.artifact, pod.log()
-    return pod.losses(), _weights(Store(access, os.environ), summary.artifact.uri)
+    return pod.losses(), _weights(Store(access, KEYS), summary.artifact.uri)
 
 
 def _weights(store: Store, uri: str) -> str:

@@ -125,3 +125,12 @@ def test_what_is_no_manifest_is_refused(store: Store, uri: str, tmp_path: Path) 
 def test_an_address_of_another_kind_is_refused_with_how_to_write_it(store: Store, uri: str) -> None:
     with pytest.raises(StoreError, match="write it like s3://bucket/key or file:///path"):
         store.read(uri)
+
+
+def test_without_keys_nothing_is_asked_for_any(tmp_path: Path) -> None:
+    """Not even the cloud's metadata service, which would give the node's."""
+    keyless = Store(StoreAccess(uri="s3://b", endpoint="http://127.0.0.1:9"), {"AWS_ACCESS_KEY_ID": "half"})
+    with pytest.raises(StoreError, match="there are no credentials: name a Secret") as told:
+        keyless.read("s3://b/k")
+    assert told.value.trouble is Trouble.CREDENTIALS
+    assert told.value.__cause__ is None

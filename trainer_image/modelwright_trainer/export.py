@@ -148,7 +148,7 @@ def manifest(
                 split=run.data.split,
                 split_rows={part: len(rows) for part, rows in parts.items()},
             ),
-            fingerprint=run.fingerprint(table.digest),
+            fingerprint=run.fingerprint(table.digest, recipe.to_strings()),
             seed=recipe.seed,
             epochs=epochs,
             steps=steps,

@@ -87,7 +87,7 @@ class Training:
         self.optimizer = torch.optim.AdamW(
             self.module.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay
         )
-        self.fingerprint = setting.run.fingerprint(table.digest)
+        self.fingerprint = setting.run.fingerprint(table.digest, recipe.to_strings())
         self.state = State()
         self.saved_step: int | None = None
         self._pending: list[torch.Tensor] = []

@@ -97,7 +97,7 @@ def _work(run: TrainingRun, rank: int, folder: Path, teller: Teller) -> Summary:
     access = run.data.store
     table = data.load(Store(access) if access else store, run.data)
     _same_everywhere(table.digest, run)
-    fingerprint = run.fingerprint(table.digest)
+    fingerprint = run.fingerprint(table.digest, recipe.to_strings())
     standing: list[tuple[Published, artifact.Manifest] | None] = [None]
     if rank == 0:
         standing = [export.published_before(store, run, fingerprint)]
