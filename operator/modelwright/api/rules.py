@@ -81,16 +81,17 @@ class Rule:
         return _PLACEHOLDER.sub(fill, self.message)
 
 
+RULE_BROKEN = "rule"
+"""The type of the error where rules do not hold; its context has `broken`, a list of each rule's field and message."""
+
+
 def check(rules: tuple[Rule, ...], value: Any) -> None:
     """Raises PydanticCustomError that names every rule that `value` breaks."""
-    broken = [
-        f"{rule.field}: {rule.told(value)}" if rule.field else rule.told(value)
-        for rule in rules
-        if rule.holds is not None and not rule.holds(value)
-    ]
+    broken = [(rule.field, rule.told(value)) for rule in rules if rule.holds is not None and not rule.holds(value)]
     if broken:
+        said = "; ".join(f"{field}: {text}" if field else text for field, text in broken)
         # By the context, since a message may hold braces of the user's.
-        raise PydanticCustomError("rule", "{said}", {"said": "; ".join(broken)})
+        raise PydanticCustomError(RULE_BROKEN, "{said}", {"said": said, "broken": broken})
 
 
 class Rules:

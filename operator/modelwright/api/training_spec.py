@@ -296,8 +296,8 @@ def _on_volumes_alone(spec: TrainingJobSpec) -> bool:
 
 
 class TrainingJobSpec(ApiModel):
-    """What to train, on what, how, and when it is good enough. All but `publish` can be changed: the training goes on
-    from its last checkpoint where that still fits, and begins anew where it does not."""
+    """What to train, on what, how, and when it is good enough. All but `publish` can be changed, so that a mistake can
+    be corrected where it was made."""
 
     publish: Publish = Field(description="Which version of which model the training makes. Immutable.")
     data: Data = Field(description="The rows to train on.")

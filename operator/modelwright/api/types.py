@@ -6,7 +6,6 @@ from __future__ import annotations
 import datetime
 import re
 from collections.abc import Mapping
-from decimal import Decimal
 from typing import Annotated, TypeVar
 
 from pydantic import AwareDatetime, Field, PlainSerializer, Strict, StringConstraints, WithJsonSchema
@@ -29,7 +28,8 @@ _FILE_URI_PATTERN = rf"({_BUCKET}|file://)/({_URI_CHARACTER}*[^\x00-\x20\x7f?#/]
 _ENDPOINT_PATTERN = r"https?://[A-Za-z0-9.-]+(:[0-9]{1,5})?/?|https?://\[[0-9A-Fa-f:]+\](:[0-9]{1,5})?/?"
 DECIMAL_PATTERN = "-?[0-9]{1,9}([.][0-9]{1,9})?"
 _FRACTION_PATTERN = "0([.][0-9]{1,6})?|1([.]0{1,6})?"
-_QUANTITY_PATTERN = r"[+-]?([0-9]+|[0-9]+[.][0-9]*|[.][0-9]+)(Ki|Mi|Gi|Ti|Pi|Ei|n|u|m|k|M|G|T|P|E|[eE][+-]?[0-9]{1,3})?"
+# Not negative. The API server's own isQuantity also takes "E", which is no number.
+_QUANTITY_PATTERN = "[+]?([0-9]+|[0-9]+[.][0-9]*|[.][0-9]+)(Ki|Mi|Gi|Ti|Pi|Ei|n|u|m|k|M|G|T|P|E|[eE][+-]?[0-9]{1,2})?"
 
 
 def is_name(text: str) -> bool:
@@ -166,10 +166,7 @@ Time = Annotated[AwareDatetime, Strict(False), PlainSerializer(_seconds)]
 
 def is_quantity(value: int | str) -> bool:
     """A resource quantity that is not negative."""
-    if isinstance(value, int):
-        return value >= 0
-    found = re.fullmatch(_QUANTITY_PATTERN, value)
-    return found is not None and Decimal(found.group(1)) * (-1 if value[0] == "-" else 1) >= 0
+    return value >= 0 if isinstance(value, int) else re.fullmatch(_QUANTITY_PATTERN, value) is not None
 
 
 # On each value, so that the API server's error has the resource's name in its path.
@@ -178,7 +175,7 @@ Quantity = Annotated[
     WithJsonSchema({"x-kubernetes-int-or-string": True, "maxLength": 32}),
     Rules(
         Rule(
-            "type(self) == int ? self >= 0 : isQuantity(self) && quantity(self).compareTo(quantity('0')) >= 0",
+            f"type(self) == int ? self >= 0 : {cel_matches('string(self)', _QUANTITY_PATTERN)}",
             "'{value}' is not a quantity; write a number with or without a unit, such as 2, 500m or 4Gi",
             is_quantity,
             terms={"value": ("string(self)", str)},

@@ -22,6 +22,10 @@ _KEPT = (
     "description", "type", "format", "default", "enum", "pattern", "minLength", "maxLength", "minimum", "maximum",
     "minItems", "maxItems", "minProperties", "maxProperties",
 )  # fmt: skip
+_UNSAYABLE = (
+    "allOf", "oneOf", "discriminator", "exclusiveMinimum", "exclusiveMaximum", "uniqueItems", "prefixItems",
+    "multipleOf", "patternProperties",
+)  # fmt: skip
 # Those that the API server's validation knows; another one is accepted with a warning, and checks nothing.
 _FORMATS = frozenset({"date-time", "int32", "int64"})
 _BOUNDS = {"string": ("maxLength", "enum", "format"), "array": ("maxItems",), "integer": ("maximum",)}
@@ -41,6 +45,9 @@ def structural(model: type[BaseModel]) -> Schema:
 
 def _schema(found: Mapping[str, Any], definitions: Mapping[str, Any], path: str) -> Schema:
     found = _without_null(_resolved(found, definitions, path), definitions, path)
+    for key in _UNSAYABLE:
+        if key in found:
+            raise NotStructural(f"{path}: {key} cannot be said in a CRD; write a rule")
     made: Schema = {key: found[key] for key in _KEPT if key in found}
     if "const" in found:
         made["enum"] = [found["const"]]
@@ -52,7 +59,7 @@ def _schema(found: Mapping[str, Any], definitions: Mapping[str, Any], path: str)
         made["description"] = " ".join(made["description"].split())
     made.update(_members(found, definitions, path))
     made.update({key: value for key, value in found.items() if key.startswith("x-kubernetes-")})
-    _check(found, made, path)
+    _check(made, path)
     return _ordered(made)
 
 
@@ -106,11 +113,7 @@ def _members(found: Schema, definitions: Mapping[str, Any], path: str) -> Schema
     return made
 
 
-def _check(found: Schema, made: Schema, path: str) -> None:
-    for key in ("allOf", "oneOf", "discriminator", "exclusiveMinimum", "exclusiveMaximum", "uniqueItems", "prefixItems",
-                "multipleOf", "patternProperties"):  # fmt: skip
-        if key in found:
-            raise NotStructural(f"{path}: {key} cannot be said in a CRD; write a rule")
+def _check(made: Schema, path: str) -> None:
     if INT_OR_STRING in made:
         return
     kind = made.get("type")

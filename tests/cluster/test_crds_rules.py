@@ -1,0 +1,387 @@
+"""Each rule of the API, with the API server's exact words; and that the operator's models say the same."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+from modelwright.api.errors import problems
+from modelwright.api.kinds import KINDS
+from modelwright.api.types import Quantity, Version
+from pydantic import TypeAdapter, ValidationError
+
+from devcluster.light import LightCluster
+from tests.cluster import crds
+from tests.cluster.crds import Manifest, model, model_version, training_job
+
+LONG = "a" * 41
+DIGEST = "sha256:" + "0" * 64
+SEMVER = "is not a semantic version; write MAJOR.MINOR.PATCH, such as 1.0.0 or 1.0.0-rc.1"
+FRACTION = 'is not a fraction; write a decimal from 0 to 1 with at most 6 places, such as "0.8"'
+DECIMAL = 'is not a decimal; write it in quotes with a point, such as "0.93"'
+QUANTITY = "is not a quantity; write a number with or without a unit, such as 2, 500m or 4Gi"
+NAMED = (
+    "must have at most 40 characters, lower-case letters, digits and hyphens, and begin with a letter: pods, Services"
+    " and labels are named after it"
+)
+
+REFUSED: dict[str, tuple[Manifest, list[str]]] = {
+    # TrainingJob
+    "a name that is too long": (training_job(LONG), [f"metadata.name: Invalid value: '{LONG}' {NAMED}"]),
+    "a name with a dot": (training_job("digits.v1"), [f"metadata.name: Invalid value: 'digits.v1' {NAMED}"]),
+    "a name that begins with a digit": (
+        training_job("1-digits"),
+        [f"metadata.name: Invalid value: '1-digits' {NAMED}"],
+    ),
+    "no publish": (training_job(publish=None), ["spec.publish: Required value"]),
+    "a version that is not SemVer": (
+        training_job(publish__version="1.0"),
+        [f"spec.publish.version: Invalid value: \"1.0\": '1.0' {SEMVER}"],
+    ),
+    "a version with build metadata": (
+        training_job(publish__version="1.0.0+b1"),
+        [
+            "spec.publish.version: Invalid value: \"1.0.0+b1\": '1.0.0+b1' has build metadata, which no label or name"
+            " can hold; leave out the + and what follows it"
+        ],
+    ),
+    "a version that makes no name": (
+        training_job(publish__version="1.0.0-RC1"),
+        [
+            "spec.publish.version: Invalid value: \"1.0.0-RC1\": '1.0.0-RC1' cannot be part of a name; write the"
+            " pre-release in lower-case letters, digits and dots, such as 1.0.0-rc.1"
+        ],
+    ),
+    "a version as a number": (
+        training_job(publish__version=1.5),
+        [
+            'spec.publish.version: Invalid value: "number": spec.publish.version in body must be of type string:'
+            ' "number"'
+        ],
+    ),
+    "a model that is no name": (
+        training_job(publish__model="Digits"),
+        [
+            "spec.publish.model: Invalid value: \"Digits\": 'Digits' is not a name; write lower-case letters, digits"
+            " and hyphens, beginning with a letter"
+        ],
+    ),
+    "model and version that make too long a name": (
+        training_job(publish__model="a" * 38),
+        [
+            f"spec.publish: Invalid value: the ModelVersion would be named '{'a' * 38}-v1-0-0', and a name has at most"
+            " 40 characters; shorten model or version"
+        ],
+    ),
+    "no data URI": (training_job(data__uri=None), ["spec.data.uri: Required value"]),
+    "data of another scheme": (
+        training_job(data__uri="https://x/y.parquet"),
+        [
+            "spec.data.uri: Invalid value: \"https://x/y.parquet\": 'https://x/y.parquet' is not a file's URI; write"
+            " s3://bucket/path/rows.parquet or file:///path/rows.parquet"
+        ],
+    ),
+    "an unknown task": (
+        training_job(data__task="classification"),
+        ['spec.data.task: Unsupported value: "classification": supported values: "Classification"'],
+    ),
+    "no target": (training_job(data__target=None), ["spec.data.target: Required value"]),
+    "a fraction that is none": (
+        training_job(data__split__train="80%"),
+        [f"spec.data.split.train: Invalid value: \"80%\": '80%' {FRACTION}"],
+    ),
+    "fractions that do not add up": (
+        training_job(data__split__train="0.85"),
+        ["spec.data.split: Invalid value: train 0.85, validation 0.1 and test 0.1 must add up to 1"],
+    ),
+    "nothing to measure on": (
+        training_job(data__split={"train": "0.9", "test": "0"}),
+        [
+            "spec.data.split: Invalid value: train and test must be above 0: a model is trained on the one and measured"
+            " on the other"
+        ],
+    ),
+    "a store's URI without bucket": (
+        training_job(storage__uri="s3://"),
+        [
+            "spec.storage.uri: Invalid value: \"s3://\": 's3://' is not a store's URI; write s3://bucket/path or file:///path"
+        ],
+    ),
+    "an endpoint without scheme": (
+        training_job(storage__endpoint="store:7070"),
+        [
+            "spec.storage.endpoint: Invalid value: \"store:7070\": 'store:7070' is not an endpoint; write https://host"
+            " or https://host:port"
+        ],
+    ),
+    "S3's options where there is no S3": (
+        training_job(data__uri="file:///data/x.parquet", storage__uri="file:///data/out"),
+        [
+            "spec.storage: Invalid value: endpoint, region and secretRef are of s3://, but data.uri and storage.uri are"
+            " file://; leave them out"
+        ],
+    ),
+    "an unknown recipe": (
+        training_job(trainer__recipe="mpl"),
+        ['spec.trainer.recipe: Unsupported value: "mpl": supported values: "mlp"'],
+    ),
+    "a hyperparameter's name that is too long": (
+        training_job(trainer__hyperparameters={"x" * 64: "1"}),
+        ["spec.trainer.hyperparameters: Invalid value: a hyperparameter's name has 1 to 63 characters"],
+    ),
+    "no workers": (
+        training_job(workers__replicas=0),
+        ["spec.workers.replicas: Invalid value: 0: spec.workers.replicas in body should be greater than or equal to 1"],
+    ),
+    "too many workers": (
+        training_job(workers__replicas=65),
+        ["spec.workers.replicas: Invalid value: 65: spec.workers.replicas in body should be less than or equal to 64"],
+    ),
+    "a quantity with a wrong unit": (
+        training_job(workers__resources__requests={"memory": "4GB"}),
+        [f"spec.workers.resources.requests[memory]: Invalid value: \"4GB\": '4GB' {QUANTITY}"],
+    ),
+    "a negative quantity": (
+        training_job(workers__resources__limits={"nvidia.com/gpu": -1}),
+        [f"spec.workers.resources.limits[nvidia.com/gpu]: Invalid value: -1: '-1' {QUANTITY}"],
+    ),
+    "a service account": (
+        training_job(workers__podTemplate={"spec": {"serviceAccountName": "admin"}}),
+        [
+            "spec.workers.podTemplate.spec: Invalid value: serviceAccountName, serviceAccount and"
+            " automountServiceAccountToken cannot be set: workers hold no credentials of Kubernetes"
+        ],
+    ),
+    "a restart policy": (
+        training_job(workers__podTemplate={"spec": {"restartPolicy": "Always"}}),
+        [
+            "spec.workers.podTemplate.spec: Invalid value: restartPolicy, hostname and subdomain cannot be set: the"
+            " workers find each other by them"
+        ],
+    ),
+    "a strategy that does not exist yet": (
+        training_job(strategy__type="FSDP"),
+        ['spec.strategy.type: Unsupported value: "FSDP": supported values: "DDP"'],
+    ),
+    "an unknown metric": (
+        training_job(evaluation={"metrics": ["accuracy", "acuracy"]}),
+        [
+            'spec.evaluation.metrics[1]: Unsupported value: "acuracy": supported values: "accuracy", "f1_macro",'
+            ' "log_loss"'
+        ],
+    ),
+    "a metric twice": (
+        training_job(evaluation={"metrics": ["accuracy", "accuracy"]}),
+        ['spec.evaluation.metrics[1]: Duplicate value: "accuracy"'],
+    ),
+    "a gate without a bound": (
+        training_job(evaluation__gates=[{"metric": "accuracy"}]),
+        ["spec.evaluation.gates[0]: Invalid value: give min, max or both"],
+    ),
+    "two gates on one metric": (
+        training_job(evaluation__gates=[{"metric": "accuracy", "min": "0.9"}, {"metric": "accuracy", "max": "1"}]),
+        ['spec.evaluation.gates[1]: Duplicate value: {"metric":"accuracy"}'],
+    ),
+    "a gate that nothing passes": (
+        training_job(evaluation__gates=[{"metric": "log_loss", "min": "0.9", "max": "0.8"}]),
+        ["spec.evaluation.gates[0]: Invalid value: no figure can pass: min is above max"],
+    ),
+    "a gate in percent": (
+        training_job(evaluation__gates=[{"metric": "accuracy", "min": "93"}]),
+        ['spec.evaluation.gates[0]: Invalid value: accuracy lies between 0 and 1; write 93 % as "0.93"'],
+    ),
+    "a bound that is no number": (
+        training_job(evaluation__gates=[{"metric": "accuracy", "min": "high"}]),
+        [f"spec.evaluation.gates[0].min: Invalid value: \"high\": 'high' {DECIMAL}"],
+    ),
+    "a gate on what is not measured": (
+        training_job(evaluation={"metrics": ["log_loss"], "gates": [{"metric": "accuracy", "min": "0.9"}]}),
+        [
+            "spec.evaluation.gates: Invalid value: a gate is on a metric that is not measured; add it to"
+            " evaluation.metrics"
+        ],
+    ),
+    # ModelVersion
+    "a name that does not say the version": (
+        model_version("digits-1"),
+        ["metadata.name: Invalid value: 'digits-1' must say which version it is; write 'digits-v1-0-0'"],
+    ),
+    "a name that does not say the variant": (
+        model_version(variant="int8"),
+        ["metadata.name: Invalid value: 'digits-v1-0-0' must say which version it is; write 'digits-v1-0-0--int8'"],
+    ),
+    "a variant that is none": (
+        model_version("digits-v1-0-0--a--b", variant="a--b"),
+        [
+            "spec.variant: Invalid value: \"a--b\": 'a--b' is not a variant; write lower-case letters, digits and"
+            " single hyphens, such as int8"
+        ],
+    ),
+    "a version of nothing": (
+        model_version(source={}),
+        ["spec.source: Invalid value: give exactly one of trainingJobRef and artifact"],
+    ),
+    "a version of two sources": (
+        model_version(source__artifact={"uri": "s3://abc/manifest.json", "digest": DIGEST}),
+        ["spec.source: Invalid value: give exactly one of trainingJobRef and artifact"],
+    ),
+    "an import with a shortened digest": (
+        model_version(source={"artifact": {"uri": "s3://abc/manifest.json", "digest": "sha256:12"}}),
+        [
+            "spec.source.artifact.digest: Invalid value: \"sha256:12\": 'sha256:12' is not a digest; write sha256: and"
+            " 64 hexadecimal digits in lower case"
+        ],
+    ),
+    # Model
+    "a channel that points at nothing": (
+        model(stable={}),
+        ["spec.channels[stable]: Invalid value: give exactly one of version and latest"],
+    ),
+    "a channel that points at two things": (
+        model(stable={"version": "1.0.0", "latest": True}),
+        ["spec.channels[stable]: Invalid value: give exactly one of version and latest"],
+    ),
+    "a channel that is not the latest": (
+        model(stable={"latest": False}),
+        ['spec.channels.stable.latest: Unsupported value: false: supported values: "true"'],
+    ),
+    "a channel's name that is none": (
+        model(**{"Stable!": {"latest": True}}),
+        [
+            "spec.channels: Invalid value: a channel's name has at most 30 lower-case letters, digits and hyphens, and"
+            " begins with a letter"
+        ],
+    ),
+}
+
+IN_OTHER_WORDS = {
+    "a version as a number", "a hyperparameter's name that is too long", "no workers", "too many workers",
+}  # fmt: skip
+
+TAKEN: dict[str, Manifest] = {
+    "the smallest TrainingJob": {
+        "apiVersion": crds.API_VERSION,
+        "kind": "TrainingJob",
+        "metadata": {"name": "small"},
+        "spec": {
+            "publish": {"model": "small", "version": "0.1.0"},
+            "data": {"uri": "s3://abc/x.parquet", "target": "label", "task": "Classification"},
+            "trainer": {"recipe": "mlp"},
+        },
+    },
+    "a pre-release": training_job(publish__version="1.0.0-rc.1"),
+    "the longest name": training_job("a" * 40),
+    "volumes alone": training_job(
+        data__uri="file:///data/x.parquet",
+        storage={"uri": "file:///data/out"},
+        workers__podTemplate={
+            "spec": {"volumes": [{"name": "data", "hostPath": {"path": "/x"}}], "nodeSelector": {"a": "b"}}
+        },
+    ),
+    "quantities of all forms": training_job(
+        workers__resources__requests={"cpu": 2, "memory": "1e3", "ephemeral-storage": "1.5Gi", "nvidia.com/gpu": "0"}
+    ),
+    "no validation split": training_job(data__split={"train": "0.9", "validation": "0", "test": "0.1"}),
+    "thirds": training_job(data__split={"train": "0.333333", "validation": "0.333333", "test": "0.333334"}),
+    "a variant": model_version("digits-v1-0-0-rc-1--int8", version="1.0.0-rc.1", variant="int8"),
+    "an import": model_version(source={"artifact": {"uri": "file:///m/manifest.json", "digest": DIGEST}}),
+    "a model without channels": {
+        "apiVersion": crds.API_VERSION, "kind": "Model", "metadata": {"name": "digits"}, "spec": {},
+    },
+    "a channel's variant": model(edge={"version": "1.0.0", "variant": "int8"}, candidate={"latest": True}),
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _installed(light: LightCluster) -> None:
+    crds.install(light)
+
+
+def refused_by_models(manifest: Manifest) -> tuple[str, ...]:
+    kind = next(kind for kind in KINDS if kind.kind_name() == manifest["kind"])
+    try:
+        kind.model_validate(manifest)
+    except ValidationError as error:
+        return problems(error)
+    return ()
+
+
+@pytest.mark.parametrize("what", REFUSED)
+def test_it_is_refused_in_words_that_say_what_to_write(light: LightCluster, what: str) -> None:
+    manifest, expected = REFUSED[what]
+    assert crds.refusal(light, manifest) == expected
+
+
+@pytest.mark.parametrize("what", REFUSED)
+def test_the_operator_refuses_it_too_and_a_rule_has_the_same_words(what: str) -> None:
+    manifest, expected = REFUSED[what]
+    said = refused_by_models(manifest)
+    assert len(said) == len(expected)
+    # Types, bounds and enums are told by pydantic in its own words, and so are the keys of maps.
+    if what not in IN_OTHER_WORDS and "Invalid value: " in expected[0]:
+        path, rest = expected[0].split(": Invalid value: ", 1)
+        assert said[0].startswith(path.split("[")[0])
+        assert rest.endswith(said[0].split(": ", 1)[1])
+
+
+@pytest.mark.parametrize("what", TAKEN)
+def test_it_is_taken_by_the_api_server_and_by_the_operator(light: LightCluster, what: str) -> None:
+    assert crds.refusal(light, TAKEN[what]) == []
+    assert refused_by_models(TAKEN[what]) == ()
+
+
+# Strings that are near the edge: of the characters that versions are made of.
+VERSIONS = st.one_of(
+    st.text("0123.-+aZ", min_size=1, max_size=12),
+    st.from_regex(r"(0|[1-9][0-9]?)\.(0|1|01)\.(0|[1-9])(-[0-9a-zA-Z.-]{1,6})?(\+[a-z0-9.]{0,3})?", fullmatch=True),
+).filter(lambda text: len(text) <= 32)
+QUANTITIES = st.one_of(
+    st.integers(-2, 10**6),
+    st.text("0129.-+eEmkKMGiun", max_size=7),
+    st.from_regex(r"[+-]?[0-9]{1,3}(\.[0-9]{0,2})?(Ki|Mi|Gi|m|k|M|G|e[0-9]|KB)?", fullmatch=True),
+)
+# An example is a list, for one kubectl. Shrinking one would ask kubectl for minutes, and the sets say what differs.
+FEW = settings(
+    max_examples=3, deadline=None, phases=(Phase.explicit, Phase.generate), suppress_health_check=list(HealthCheck)
+)
+
+
+def by_models(of: object, values: list[object]) -> set[str]:
+    adapter: TypeAdapter[object] = TypeAdapter(of)
+    found = set()
+    for index, value in enumerate(values):
+        try:
+            adapter.validate_python(value, strict=True)
+        except ValidationError:
+            continue
+        found.add(f"x{index}")
+    return found
+
+
+@FEW
+@given(st.lists(VERSIONS, min_size=60, max_size=60))
+def test_api_server_and_operator_agree_on_every_version(light: LightCluster, versions: list[str]) -> None:
+    manifests = [training_job(f"x{index}", publish__version=version) for index, version in enumerate(versions)]
+    assert crds.accepted(light, manifests) == by_models(Version, list(versions))
+
+
+@FEW
+@given(st.lists(QUANTITIES, min_size=60, max_size=60))
+def test_api_server_and_operator_agree_on_every_quantity(light: LightCluster, quantities: list[int | str]) -> None:
+    manifests = [
+        training_job(f"x{index}", workers__resources={"requests": {"cpu": quantity}})
+        for index, quantity in enumerate(quantities)
+    ]
+    assert crds.accepted(light, manifests) == by_models(Quantity, list(quantities))
+
+
+@FEW
+@given(st.lists(st.tuples(*[st.sampled_from(["0", "0.1", "0.2", "0.3", "0.7", "0.8", "1", "1.0", "0.700001"])] * 3),
+                min_size=60, max_size=60))  # fmt: skip
+def test_api_server_and_operator_agree_on_every_split(light: LightCluster, splits: list[tuple[str, str, str]]) -> None:
+    manifests = [
+        training_job(f"x{index}", data__split=dict(zip(("train", "validation", "test"), split, strict=True)))
+        for index, split in enumerate(splits)
+    ]
+    by_operator = {manifest["metadata"]["name"] for manifest in manifests if not refused_by_models(manifest)}
+    assert crds.accepted(light, manifests) == by_operator
