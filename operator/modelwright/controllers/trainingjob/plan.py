@@ -58,6 +58,8 @@ class Publish:
     artifact_uri: str
     artifact_digest: str
     metrics: tuple[tuple[str, float], ...]
+    epoch: int = 0
+    step: int = 0
 
 
 Action = Start | Suspend | Publish
@@ -139,7 +141,7 @@ def _after_success(wanted: Wanted, job: JobView, pods: Sequence[PodView], restar
         if said is not None and said.artifact is not None:
             metrics = tuple(sorted(said.metrics.items()))
             state = conditions.in_progress("Succeeded", "Publishing", f"publishing ModelVersion {wanted.version_name}")
-            publish = Publish(said.artifact.uri, said.artifact.digest, metrics)
+            publish = Publish(said.artifact.uri, said.artifact.digest, metrics, said.epoch, said.step)
             return Plan("Running", state, publish, job.attempt, restarts)
     # The word was lost with its pod. What was published is in the store and publishing it again changes nothing, so
     # another attempt, which starts from the last checkpoint, finds it.

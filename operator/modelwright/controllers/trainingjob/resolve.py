@@ -10,7 +10,7 @@ from modelwright import contract
 from modelwright.api import recipes
 from modelwright.api.base import API_VERSION, StatusRef
 from modelwright.api.storage import ArtifactRef, Storage, StorageStatus
-from modelwright.api.training_job import TrainingJob
+from modelwright.api.training_job import TrainingJob, TrainingProgress
 from modelwright.api.versions import model_version_name
 from modelwright.controllers.trainingjob import children
 from modelwright.controllers.trainingjob.plan import Publish, Wanted
@@ -155,7 +155,11 @@ def model_version(job: TrainingJob) -> Object:
 
 def published(job: TrainingJob, publish: Publish) -> dict[str, Any]:
     """What status says of the result."""
+    told = job.status.progress or TrainingProgress()
+    # Training that is over between two looks at it was never told of.
+    progress = told.model_copy(update={"phase": "Done", "percent": 100, "epoch": publish.epoch, "step": publish.step})
     return {
+        "progress": progress,
         "model_version_ref": StatusRef(name=version_name(job)),
         "artifact": ArtifactRef(uri=publish.artifact_uri, digest=publish.artifact_digest),
         "metrics": {name: f"{value:.6g}" for name, value in publish.metrics},
