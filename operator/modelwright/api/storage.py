@@ -14,7 +14,7 @@ _REGION = Field(
     min_length=1,
     max_length=64,
     pattern="^[a-z0-9-]+$",
-    description="The region of the S3 API, such as us-east-1.",
+    description="The region of the S3 API. Left out: the operator's, else AWS_REGION of the Secret, else us-east-1.",
 )
 
 
@@ -28,7 +28,8 @@ class Storage(ApiModel):
         " workers.podTemplate mounts.",
     )
     endpoint: Endpoint | None = Field(
-        default=None, description="Address of the S3 API. Left out: Amazon's, for the region."
+        default=None,
+        description="Address of the S3 API. Left out: the operator's, else AWS_ENDPOINT_URL of the Secret, else Amazon's.",
     )
     region: str | None = _REGION
     secret_ref: LocalRef | None = Field(
