@@ -15,7 +15,7 @@ DEVCLUSTER = $(PYTHON) -m devcluster
 # In the order of their cost, so that a mistake shows early.
 TIERS := tests/unit tests/cluster tests/e2e
 
-.PHONY: help demo test test-long bench lint format lock up down status env images unit clean
+.PHONY: help demo test test-long bench lint format generate lock up down status env images unit clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -46,6 +46,9 @@ lint: $(READY) ## style, types, direction of imports
 
 format: $(READY) ## put the code in its form
 	@$(PYTHON) -m ruff check --fix --quiet . ; $(PYTHON) -m ruff format --quiet .
+
+generate: $(READY) ## write crds/ and docs/reference/ again from the API's models
+	@$(PYTHON) -m modelwright.crdgen
 
 lock: $(READY) ## resolve requirements/*.txt again
 	@dev/lock
