@@ -29,7 +29,7 @@ class Storage(ApiModel):
     )
     endpoint: Endpoint | None = Field(
         default=None,
-        description="Address of the S3 API. Left out: the operator's, else AWS_ENDPOINT_URL of the Secret, else Amazon's.",
+        description="The S3 API. Left out: the operator's, else AWS_ENDPOINT_URL of the Secret, or Amazon's.",
     )
     region: str | None = _REGION
     secret_ref: LocalRef | None = Field(
