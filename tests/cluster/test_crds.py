@@ -151,7 +151,7 @@ def test_a_version_cannot_be_changed_nor_an_optional_field_unset(light: LightClu
     immutable = (
         "spec: Invalid value: a version is immutable; create another ModelVersion, with another version or variant"
     )
-    source = {"artifact": {"uri": "s3://abc/m/manifest.json", "digest": "sha256:" + "0" * 64}, "trainingJobRef": None}
+    source = {"trainingJobRef": {"name": "another"}}
     try:
         for patch in ({"source": source}, {"variant": None}, {"variant": "int4"}):
             said = crds.change_refusal(light, "modelversion", "digits-v1-0-0--int8", {"spec": patch})

@@ -26,8 +26,6 @@ from modelwright.contract import TrainingRun
 from modelwright.store import Store, StoreError, Trouble
 from modelwright.versions import Damaged, file_entry
 
-from modelwright_trainer.failures import DataFailed
-
 METADATA = ".metadata"
 STATE = "state.json"
 _NAME = re.compile(r"^step-(\d{8,})-attempt-(\d+)$")
@@ -135,7 +133,7 @@ class Checkpoints:
 
     def newest(self, fingerprint: str) -> tuple[Name, dict[str, Any]] | None:
         """The newest whole checkpoint, brought into this rank's scratch folder, and its state; None where there is
-        none. Rank 0 chooses. Raises DataFailed where it is of other data or hyperparameters."""
+        none. Rank 0 chooses. Those of other data or hyperparameters are passed over."""
         chosen: list[Any] = [None]
         for name in self._listed():
             if self._rank == 0:
@@ -145,10 +143,13 @@ class Checkpoints:
             if state is None:
                 continue
             if state["fingerprint"] != fingerprint:
-                raise DataFailed(
-                    f"the checkpoint at step {name.step} is of other data or hyperparameters: the data set was changed"
-                    " while the job ran; put it back, or delete the job and create it again"
-                )
+                # The spec was corrected, or the data were: what was learned from others is no start for these.
+                if self._rank == 0:
+                    print(
+                        f"the checkpoint at step {name.step} is of other data or hyperparameters: passed over",
+                        flush=True,
+                    )
+                continue
             if self._rank != 0 and self._brought(name) is None:
                 raise StoreError(Trouble.NO_OBJECT, f"{self._uri}/{name}: it was there for rank 0, and is gone")
             return name, state

@@ -201,12 +201,19 @@ class Pod:
             if self.stop.is_set() and not forwarded:
                 torchrun.send_signal(signal.SIGTERM)
                 forwarded = True
-            silent = time.time() - max(self.progress().updated, began)
-            if silent > self.run_.stall_seconds:
+            seen = self.progress()
+            silent = time.time() - max(seen.updated, began)
+            if silent > self._patience(seen.phase):
                 return self._hang(silent)
             with contextlib.suppress(subprocess.TimeoutExpired):
                 torchrun.wait(_LOOK_SECONDS)
         return None
+
+    def _patience(self, phase: str) -> float:
+        """Seconds of silence that are no hang. At the start the ranks import torch, from a cold disk perhaps, and wait
+        for pods whose images are still pulled."""
+        stall = self.run_.stall_seconds
+        return stall + self.run_.workers.rendezvous_seconds if phase == "Starting" else stall
 
     def _hang(self, silent: float) -> Failure:
         for worker in _processes(self.folder, ranks=True):

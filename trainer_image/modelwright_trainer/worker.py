@@ -90,7 +90,8 @@ def _work(run: TrainingRun, rank: int, folder: Path, teller: Teller) -> Summary:
     device = _device()
     dist.init_process_group(
         "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo",
-        timeout=datetime.timedelta(seconds=max(run.stall_seconds, 60.0)),
+        # Here the ranks wait for each other to come, too; a hang later is the wrapper's to notice.
+        timeout=datetime.timedelta(seconds=max(run.stall_seconds, run.workers.rendezvous_seconds)),
     )
     teller.tell(phase="Loading", world_size=dist.get_world_size())
     store = Store(run.store)

@@ -20,7 +20,7 @@ from modelwright.api.base import (
 )
 from modelwright.api.conditions import CONDITIONS_SCHEMA, Condition, before_the_first_look, conditions_field
 from modelwright.api.rules import Rule
-from modelwright.api.storage import ArtifactSource, ArtifactStatus
+from modelwright.api.storage import ArtifactStatus
 from modelwright.api.types import Figure, Items, Name, Variant, Version
 from modelwright.api.versions import model_version_name
 
@@ -28,21 +28,10 @@ VersionPhase = Literal["Pending", "Ready", "Failed"]
 
 
 class VersionSource(ApiModel):
-    """What the version is made of: exactly one of the members."""
+    """What the version is made of."""
 
-    training_job_ref: LocalRef | None = Field(
-        default=None, description="The TrainingJob that publishes it. The operator creates such versions by itself."
-    )
-    artifact: ArtifactSource | None = Field(
-        default=None, description="Import of an artifact that lies in a store: from another namespace, cluster or tool."
-    )
-
-    rules: ClassVar[tuple[Rule, ...]] = (
-        Rule(
-            "has(self.trainingJobRef) != has(self.artifact)",
-            "give exactly one of trainingJobRef and artifact",
-            lambda source: (source.training_job_ref is None) != (source.artifact is None),
-        ),
+    training_job_ref: LocalRef = Field(
+        description="The TrainingJob that publishes it. The operator creates such versions by itself."
     )
 
 

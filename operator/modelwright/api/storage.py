@@ -7,7 +7,7 @@ from typing import Annotated
 from pydantic import Field, StringConstraints
 
 from modelwright.api.base import ApiModel, LocalRef, StatusModel, StatusRef
-from modelwright.api.types import Digest, Endpoint, FileUri, Items, StoreUri
+from modelwright.api.types import Endpoint, Items, StoreUri
 
 _REGION = Field(
     default=None,
@@ -46,13 +46,6 @@ class StorageStatus(StatusModel):
     endpoint: str | None = Field(default=None, max_length=256, description="Address of the S3 API.")
     region: str | None = Field(default=None, max_length=64, description="The region of the S3 API.")
     secret_ref: StatusRef | None = Field(default=None, description="The Secret with the credentials.")
-
-
-class ArtifactSource(ApiModel):
-    """An artifact that lies in a store already."""
-
-    uri: FileUri = Field(description="The artifact's manifest: s3://bucket/path/manifest.json or file:///path.")
-    digest: Digest = Field(description="sha256 of the manifest, as sha256:<64 hexadecimal digits>.")
 
 
 class ArtifactRef(StatusModel):

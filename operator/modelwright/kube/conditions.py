@@ -23,6 +23,7 @@ STALLED = "Stalled"
 # The API's own pattern and bounds (metav1.Condition); a message so long is read by nobody, and etcd keeps each.
 _REASON = re.compile(r"[A-Za-z]([A-Za-z0-9_,:]*[A-Za-z0-9_])?")
 _LONGEST_REASON = 1024
+_EPOCH_YEAR = 1970
 _LONGEST_MESSAGE = 4096
 
 
@@ -126,7 +127,9 @@ def merge(
     merged = []
     for fact in state.facts():
         known = before.get(fact.type)
-        since = known.last_transition_time if known is not None and known.status == fact.status else now
+        # What the CRD gives a new object as its status is dated 1970: nobody knew then.
+        dated = known is not None and known.last_transition_time.year > _EPOCH_YEAR
+        since = known.last_transition_time if known is not None and dated and known.status == fact.status else now
         merged.append(Condition(fact.type, fact.status, fact.reason, _cut(fact.message), generation, since))
     return tuple(merged)
 

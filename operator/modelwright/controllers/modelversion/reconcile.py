@@ -18,8 +18,7 @@ from modelwright.kube.resources import Key
 def plan(version: ModelVersion, job: TrainingJob | None) -> tuple[ModelVersionStatus, State]:
     """The status of a version; `job` is the TrainingJob that it names, where there is one."""
     before = version.status
-    reference = version.spec.source.training_job_ref
-    name = reference.name if reference else ""
+    name = version.spec.source.training_job_ref.name
     seen = {"observed_generation": version.metadata.generation}
     published = (
         job is not None
@@ -66,8 +65,7 @@ class ModelVersionController:
             state = conditions.stalled("Ready", "InvalidSpec", "; ".join(problems(error)))
             await self._objects.put_status(obj, ModelVersionStatus(phase="Failed"), state)
             return None
-        reference = version.spec.source.training_job_ref
-        raw = self._training_jobs.get(Key(key.namespace, reference.name)) if reference else None
+        raw = self._training_jobs.get(Key(key.namespace, version.spec.source.training_job_ref.name))
         try:
             job = TrainingJob.model_validate(raw) if raw is not None else None
         except ValidationError:

@@ -162,5 +162,5 @@ def published(job: TrainingJob, publish: Publish) -> dict[str, Any]:
         "progress": progress,
         "model_version_ref": StatusRef(name=version_name(job)),
         "artifact": ArtifactRef(uri=publish.artifact_uri, digest=publish.artifact_digest),
-        "metrics": {name: f"{value:.6g}" for name, value in publish.metrics},
+        "metrics": {name: f"{value:.6g}" for name, value in publish.metrics if name in job.spec.evaluation.metrics},
     }
