@@ -73,7 +73,7 @@ def succeeded(seen: Mapping[str, Any]) -> bool:
     return seen.get("phase") == "Succeeded"
 
 
-def long_training(epochs: int = 400) -> dict[str, Any]:
+def long_training(epochs: int = 200) -> dict[str, Any]:
     trainer = copy.deepcopy(EXAMPLE["spec"]["trainer"])
     trainer["hyperparameters"] |= {"epochs": str(epochs)}
     return {"trainer": trainer}
