@@ -15,7 +15,7 @@ DEVCLUSTER = $(PYTHON) -m devcluster
 # In the order of their cost, so that a mistake shows early.
 TIERS := tests/unit tests/cluster tests/e2e
 
-.PHONY: help demo test test-long bench lint format generate lock up down status env images unit clean
+.PHONY: help demo test test-long test-trainer bench lint format generate lock up down status env images unit clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -29,8 +29,12 @@ demo: $(READY) ## bring up a cluster where there is none, run the main job on it
 test: $(READY) lint ## all that must hold: lint, unit, cluster and end-to-end tests
 	@$(PYTHON) -m pytest $(TIERS) -m "not long" $(PYTEST)
 
-test-long: $(READY) lint ## the same with the tests that take their time
+test-long: $(READY) lint test-trainer ## the same with the tests that take their time
 	@$(PYTHON) -m pytest $(TIERS) $(PYTEST)
+
+test-trainer: $(READY) ## the trainer's own tests: torch, in an environment of its own
+	@dev/trainer_venv
+	@.venv-trainer/bin/python -m pytest tests/trainer $(PYTEST)
 
 unit: $(READY) ## the fast tests alone
 	@$(PYTHON) -m pytest tests/unit $(PYTEST)

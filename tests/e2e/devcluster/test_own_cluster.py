@@ -31,6 +31,7 @@ def test_the_demo_runs_on_a_cluster_of_one_s_own(breakable: Cluster) -> None:
     )  # fmt: skip
     assert run.returncode == 0, run.stderr
     assert f"on the cluster of context {breakable.context}" in run.stdout
-    assert re.search(r"all-reduce of 2 pods .* sum 3, in s3://", run.stdout)
+    assert re.search(r"all-reduce of 2 pods .* gives 3, in s3://", run.stdout)
+    assert re.search(r"digits-v1-0-0 +digits +1\.0\.0 +Succeeded +100 +0\.\d+ +Published", run.stdout)
     assert "install a store in the cluster" in run.stderr
     assert "start etcd" not in run.stderr, "the devcluster was not touched"
