@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import datetime
 import json
 import os
 import resource
@@ -151,17 +152,34 @@ def _import_pause(cluster: Cluster, node: Node) -> None:
 
 
 def _node_ready(cluster: Cluster, node: Node) -> bool:
+    """Whether the kubelet that runs now has said that the node is Ready with its GPUs. What a kubelet before it said
+    still stands in the API after a restart, while the new one refuses pods that ask for a GPU."""
+    since = _registered_since(cluster, node)
+    if since is None:
+        return False
     found = json.loads(kubectl(cluster, "get", "nodes", "-o", "json", timeout=10))
     for item in found["items"]:
         if item["metadata"]["name"] != node.name:
             continue
         status = item["status"]
-        ready = any(
-            condition["type"] == "Ready" and condition["status"] == "True" for condition in status.get("conditions", [])
-        )
-        gpus = int(status.get("allocatable", {}).get("nvidia.com/gpu", "0"))
+        conditions = {condition["type"]: condition for condition in status.get("conditions", [])}
+        ready = conditions.get("Ready", {})
+        told = datetime.datetime.fromisoformat(ready["lastHeartbeatTime"]).timestamp() if ready else 0.0
         tainted = [taint["key"] for taint in item["spec"].get("taints", [])]
-        # After a start of a node that was down, Ready is of before until the kubelet has spoken again.
-        fresh = "node.kubernetes.io/unreachable" not in tainted and "node.kubernetes.io/not-ready" not in tainted
-        return ready and fresh and gpus == cluster.gpus
+        reachable = "node.kubernetes.io/unreachable" not in tainted and "node.kubernetes.io/not-ready" not in tainted
+        gpus = int(status.get("allocatable", {}).get("nvidia.com/gpu", "0"))
+        # Heartbeats are told in whole seconds.
+        return ready.get("status") == "True" and told >= int(since) and reachable and gpus == cluster.gpus
     return False
+
+
+def _registered_since(cluster: Cluster, node: Node) -> float | None:
+    """When the running kubelet was started; None while there is none, or its device plugin has not met it yet."""
+    try:
+        started = psutil.Process(processes.component_pid(cluster, f"{node.name}/kubelet")).create_time()
+    except (StepFailed, psutil.NoSuchProcess):
+        return None
+    socket = node.folder / "covered" / "kubelet" / "device-plugins" / "nvidia.com-gpu.sock"
+    if cluster.gpus and not (socket.exists() and socket.stat().st_mtime >= started):
+        return None
+    return started

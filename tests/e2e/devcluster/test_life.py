@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import signal
 from collections.abc import Mapping, Sequence
@@ -118,6 +119,24 @@ def test_a_killed_component_comes_back_by_itself(
     kill(old)
     wait_for(f"{component} is back", lambda: component_is_back(served, component, old), seconds=90)
     wait_for("the cluster works", lambda: works(served, breakable_refs, steps) is None, seconds=120, every=1)
+
+
+def test_up_waits_until_a_node_that_has_just_restarted_takes_pods_with_gpus(
+    served: Cluster, breakable_refs: Mapping[str, str], steps: Steps
+) -> None:
+    """The API still says what the kubelet before the restart said; a pod that trusts it is refused for good."""
+    target = target_of(served)
+    old = processes.component_pid(served, "node-0")
+    kill(old)
+    wait_for("the node restarts", lambda: component_is_back(served, "node-0", old), seconds=60)
+    life.up(wanted(served.name), steps)
+    limits = {"spec": {"containers": [{"name": "gpu", "resources": {"limits": {"nvidia.com/gpu": 1}}}]}}
+    target.kubectl(
+        "run", "gpu", f"--image={breakable_refs['server']}", "--restart=Never", "--override-type=strategic",
+        f"--overrides={json.dumps(limits)}", "--", "--version",
+    )  # fmt: skip
+    target.kubectl("wait", "pod/gpu", "--for=jsonpath={.status.phase}=Succeeded", "--timeout=60s", timeout=70)
+    target.kubectl("delete", "pod", "gpu", "--wait=false")
 
 
 def test_up_mends_a_cluster_whose_supervisor_was_killed(
