@@ -45,8 +45,3 @@ def install(target: Target, refs: Mapping[str, str], server: Store, steps: Steps
             timeout=150,
             env={"NO_PROXY": "*", "no_proxy": "*"} if target.devcluster else {},
         )  # fmt: skip
-
-
-def uninstall(target: Target) -> None:
-    """Removes the operator; the definitions of its kinds stay, and with them every object."""
-    run([*helm(target), "uninstall", RELEASE, "--namespace", NAMESPACE, "--wait", "--ignore-not-found"], timeout=90)

@@ -43,12 +43,6 @@ def is_running(cluster: Cluster) -> bool:
     return init is not None and init.alive()
 
 
-def node_processes(cluster: Cluster, node: Node) -> list[psutil.Process]:
-    """The node's processes as this machine sees them, its containers' among them."""
-    init = node_init(cluster, node)
-    return [init, *init.children(recursive=True)] if init else []
-
-
 def node_init(cluster: Cluster, node: Node) -> psutil.Process | None:
     """The node's first process: the supervisord whose configuration is the node's."""
     init = read_init(cluster.state)

@@ -139,7 +139,6 @@ class Steps:
         self.durations = durations or Durations()
         self.quiet = quiet
         self.terminal = sys.stderr.isatty()
-        self.finished: list[tuple[str, float]] = []
         self.began = time.monotonic()
 
     @contextlib.contextmanager
@@ -162,7 +161,6 @@ class Steps:
             raise
         self._end(ticker, stop)
         self.durations.record(key, step.seconds)
-        self.finished.append((title, step.seconds))
         detail = f"  ({step.detail})" if step.detail else ""
         self._print(f"  ✓ {title}  {human(step.seconds)}{detail}")
 

@@ -104,10 +104,6 @@ class Supervisor:
         if self.states().get(name) in {RUNNING, "STARTING", "BACKOFF"}:
             self._proxy.stopProcess(name, True)
 
-    def restart(self, name: str) -> None:
-        self.stop(name)
-        self.start(name)
-
     def update(self) -> None:
         """Takes up the components that its configuration file has gained, lost or changed."""
         added, changed, removed = self._proxy.reloadConfig()[0]

@@ -21,7 +21,7 @@ WANTED = Wanted(suspend=False, workers=2, max_restarts=2, version_name="digits-v
 def job(attempt: int = 1, **changes: object) -> JobView:
     values: dict[str, object] = {
         "name": f"digits-{attempt}", "uid": f"job-{attempt}", "training_job": "digits", "attempt": attempt,
-        "run_hash": "", "suspended": False, "active": 2, "ready": 2, "ended": "", "reason": "", "message": "",
+        "run_hash": "", "suspended": False, "active": 2, "ended": "", "reason": "", "message": "",
         "deleting": False, "ended_at": None,
     }  # fmt: skip
     return JobView(**{**values, **changes})  # type: ignore[arg-type]

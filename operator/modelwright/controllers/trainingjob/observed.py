@@ -29,7 +29,6 @@ class JobView:
     run_hash: str
     suspended: bool
     active: int
-    ready: int
     ended: str
     reason: str
     message: str
@@ -83,7 +82,6 @@ def job_view(obj: Object) -> JobView:
         run_hash=(metadata.get("annotations") or {}).get(HASH_ANNOTATION, ""),
         suspended=bool(obj["spec"].get("suspend")),
         active=int(status.get("active", 0)) + int(status.get("terminating", 0) or 0),
-        ready=int(status.get("ready", 0) or 0),
         ended="Complete" if complete else "Failed" if failed else "",
         reason=str(cause.get("reason", "")),
         message=str(cause.get("message", "")),
