@@ -21,7 +21,7 @@ from modelwright.controllers.trainingjob.observed import NAME_LABEL, JobView, Po
 from modelwright.controllers.trainingjob.reconcile import TrainingJobController
 from modelwright.kube.client import Client
 from modelwright.kube.events import EventRecorder
-from modelwright.kube.lease import Lease, LeaseLost, identity
+from modelwright.kube.lease import Lease, LeaseLost, Timing, identity
 from modelwright.kube.metrics import Metrics
 from modelwright.kube.queue import WorkQueue
 from modelwright.kube.reflector import Reflector
@@ -187,7 +187,8 @@ async def serve(settings: Settings) -> None:
     metrics = Metrics(prometheus_client.REGISTRY)
     prometheus_client.start_http_server(settings.metrics_port)
     async with await Client.connect(user_agent=f"modelwright/{__version__}", metrics=metrics) as client:
-        lease = Lease(client, settings.namespace, settings.lease, identity(), metrics=metrics)
+        timing = Timing.of(settings.lease_seconds)
+        lease = Lease(client, settings.namespace, settings.lease, identity(), timing=timing, metrics=metrics)
         client.guard = lease.check
         leading = asyncio.create_task(lease.lead(lambda: Operator(client, settings, metrics).run()))
         loop = asyncio.get_running_loop()

@@ -31,6 +31,8 @@ class Settings:
     storage: StorageDefaults = StorageDefaults()
     metrics_port: int = 9400
     lease: str = "modelwright"
+    lease_seconds: float = 15.0
+    """How long the other replicas wait for a leader that says nothing."""
 
 
 def from_environment(environment: Mapping[str, str] = os.environ) -> Settings:
@@ -45,6 +47,10 @@ def from_environment(environment: Mapping[str, str] = os.environ) -> Settings:
     port = environment.get("MODELWRIGHT_METRICS_PORT", "9400")
     if not port.isdigit() or not 0 < int(port) < 65536:
         raise Misconfigured(f"MODELWRIGHT_METRICS_PORT: {port!r} is no port; write a number from 1 to 65535")
+    lease_seconds = environment.get("MODELWRIGHT_LEASE_SECONDS", "15")
+    # Below, a busy machine's pauses would look like the death of a leader.
+    if not lease_seconds.isdigit() or not 3 <= int(lease_seconds) <= 3600:
+        raise Misconfigured(f"MODELWRIGHT_LEASE_SECONDS: {lease_seconds!r}; write a whole number from 3 to 3600")
     return Settings(
         namespace=required("MODELWRIGHT_NAMESPACE", "the operator's own namespace"),
         trainer_image=required("MODELWRIGHT_TRAINER_IMAGE", "the image of training pods"),
@@ -57,4 +63,5 @@ def from_environment(environment: Mapping[str, str] = os.environ) -> Settings:
         ),
         metrics_port=int(port),
         lease=environment.get("MODELWRIGHT_LEASE", "modelwright"),
+        lease_seconds=float(lease_seconds),
     )

@@ -154,3 +154,8 @@ def test_a_renewal_whose_answer_was_lost_does_not_cost_the_lease() -> None:
 def test_timing_in_which_two_could_lead_is_refused() -> None:
     with pytest.raises(ValueError, match="duration > renew_deadline"):
         Timing(duration=10, renew_deadline=10, retry_period=2)
+
+
+def test_timing_of_another_duration_keeps_the_proportions() -> None:
+    assert Timing.of(15.0) == Timing()
+    assert Timing.of(3.0) == Timing(duration=3.0, renew_deadline=2.0, retry_period=0.4)

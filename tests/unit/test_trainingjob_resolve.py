@@ -89,3 +89,5 @@ def test_a_missing_setting_is_named() -> None:
         from_environment({"MODELWRIGHT_NAMESPACE": "system"})
     with pytest.raises(Misconfigured, match="'x' is no port"):
         from_environment({"MODELWRIGHT_METRICS_PORT": "x"})
+    with pytest.raises(Misconfigured, match="MODELWRIGHT_LEASE_SECONDS: '1'; write a whole number from 3 to 3600"):
+        from_environment({"MODELWRIGHT_LEASE_SECONDS": "1"})

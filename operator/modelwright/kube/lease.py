@@ -74,6 +74,13 @@ class Timing:
         if not self.duration > self.renew_deadline > self.retry_period > 0:
             raise ValueError(f"a Lease needs duration > renew_deadline > retry_period > 0, not {self}")
 
+    @classmethod
+    def of(cls, duration: float) -> Timing:
+        """The defaults' proportions, for another duration."""
+        usual = cls()
+        times = duration / usual.duration
+        return cls(duration, usual.renew_deadline * times, usual.retry_period * times)
+
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class _Seen:
