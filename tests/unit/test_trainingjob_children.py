@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from modelwright.contract import Data, Publish, StoreAccess, Trainer, TrainingRun, Workers
-from modelwright.controllers.trainingjob.children import Blueprint, attempt_name, children, master, overlaid
+from modelwright.controllers.podspec import overlaid
+from modelwright.controllers.trainingjob.children import Blueprint, attempt_name, children, master
 from modelwright.kube.resources import Object
 
 RUN = TrainingRun(

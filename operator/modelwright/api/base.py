@@ -110,6 +110,22 @@ NAME_RULE = Rule(
 
 
 @dataclasses.dataclass(frozen=True)
+class Scale:
+    """Where `kubectl scale` and autoscalers find the replicas asked for, those that there are, and the pods' labels."""
+
+    asked: str
+    there: str
+    selector: str
+
+    def to_object(self) -> dict[str, str]:
+        return {
+            "specReplicasPath": self.asked,
+            "statusReplicasPath": self.there,
+            "labelSelectorPath": self.selector,
+        }
+
+
+@dataclasses.dataclass(frozen=True)
 class Names:
     """How a kind is called in URLs and by kubectl, and what kubectl prints of it. `main_condition` tells whether it is
     as asked for; `selectable` are the paths that `--field-selector` knows."""
@@ -120,6 +136,7 @@ class Names:
     main_condition: Literal["Ready", "Succeeded"]
     columns: tuple[Column, ...]
     selectable: tuple[str, ...] = ()
+    scale: Scale | None = None
 
 
 class ApiObject(ApiModel):
@@ -156,5 +173,5 @@ class UidRef(StatusRef):
 
 __all__ = [
     "AGE", "API_VERSION", "CATEGORY", "GROUP", "NAME_RULE", "VERSION", "ApiModel", "ApiObject", "Column", "LocalRef",
-    "Metadata", "Names", "StatusModel", "StatusRef", "Time", "UidRef",
+    "Metadata", "Names", "Scale", "StatusModel", "StatusRef", "Time", "UidRef",
 ]  # fmt: skip

@@ -20,18 +20,41 @@ from modelwright.api.base import (
 )
 from modelwright.api.conditions import CONDITIONS_SCHEMA, Condition, before_the_first_look, conditions_field
 from modelwright.api.rules import Rule
-from modelwright.api.storage import ArtifactStatus
-from modelwright.api.types import Figure, Items, Name, Variant, Version
+from modelwright.api.storage import ArtifactStatus, StoreReach
+from modelwright.api.types import Digest, Figure, Items, ManifestUri, Name, Variant, Version
 from modelwright.api.versions import model_version_name
 
 VersionPhase = Literal["Pending", "Ready", "Failed"]
 
 
+class ImportedArtifact(ApiModel):
+    """A version that is in a store already: published in another namespace or cluster, or by other means."""
+
+    uri: ManifestUri = Field(
+        description="Its manifest: s3://bucket/path/versions/1.0.0/manifest.json, or file:///path on a volume."
+    )
+    digest: Digest = Field(description="sha256 of the manifest, which names all files by theirs.")
+    storage: StoreReach | None = Field(default=None, description="How to reach the store that it lies in.")
+
+
 class VersionSource(ApiModel):
     """What the version is made of."""
 
-    training_job_ref: LocalRef = Field(
-        description="The TrainingJob that publishes it. The operator creates such versions by itself."
+    training_job_ref: LocalRef | None = Field(
+        default=None,
+        description="The TrainingJob that publishes it. The operator creates such versions by itself.",
+    )
+    artifact: ImportedArtifact | None = Field(
+        default=None,
+        description="An artifact in a store. A Job checks every digest, and that it answers as its golden samples say.",
+    )
+
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            "has(self.trainingJobRef) != has(self.artifact)",
+            "give exactly one of trainingJobRef and artifact",
+            lambda source: (source.training_job_ref is None) != (source.artifact is None),
+        ),
     )
 
 
@@ -66,7 +89,7 @@ class ModelVersionStatus(StatusModel):
 
     phase: VersionPhase = Field(
         default="Pending",
-        description="For people's eyes; programs read the conditions. Pending: not published, or not looked at.",
+        description="For people's eyes; programs read the conditions. Pending: not published, or not checked yet.",
     )
     observed_generation: int | None = Field(default=None, ge=0, description="The generation that status is about.")
     conditions: Items[Condition] | None = Field(

@@ -18,15 +18,9 @@ _REGION = Field(
 )
 
 
-class Storage(ApiModel):
-    """A store, and how to reach it. What is left out comes from the operator's configuration; what was used is in
-    status.storage."""
+class StoreReach(ApiModel):
+    """How to reach a store whose URI is known. What is left out comes from the operator's configuration."""
 
-    uri: StoreUri | None = Field(
-        default=None,
-        description="Where artifacts and checkpoints go: s3://bucket/path, or file:///path on a volume that"
-        " workers.podTemplate mounts.",
-    )
     endpoint: Endpoint | None = Field(
         default=None,
         description="The S3 API. Left out: the operator's, else AWS_ENDPOINT_URL of the Secret, or Amazon's.",
@@ -36,6 +30,17 @@ class Storage(ApiModel):
         default=None,
         description="A Secret with AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY. The pods get it; the operator does not"
         " read it.",
+    )
+
+
+class Storage(StoreReach):
+    """A store, and how to reach it. What is left out comes from the operator's configuration; what was used is in
+    status.storage."""
+
+    uri: StoreUri | None = Field(
+        default=None,
+        description="Where artifacts and checkpoints go: s3://bucket/path, or file:///path on a volume that"
+        " workers.podTemplate mounts.",
     )
 
 

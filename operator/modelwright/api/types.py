@@ -25,11 +25,18 @@ _URI_CHARACTER = r"[^\x00-\x20\x7f?#]"
 _BUCKET = "s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]"
 _STORE_URI_PATTERN = f"{_BUCKET}(/{_URI_CHARACTER}*)?|file:///{_URI_CHARACTER}+"
 _FILE_URI_PATTERN = rf"({_BUCKET}|file://)/({_URI_CHARACTER}*[^\x00-\x20\x7f?#/])"
+_MANIFEST_PATTERN = rf"({_BUCKET}|file://)/({_URI_CHARACTER}*/)?versions/[^\x00-\x20\x7f?#/]+/manifest[.]json"
 _ENDPOINT_PATTERN = r"https?://[A-Za-z0-9.-]+(:[0-9]{1,5})?/?|https?://\[[0-9A-Fa-f:]+\](:[0-9]{1,5})?/?"
 DECIMAL_PATTERN = "-?[0-9]{1,9}([.][0-9]{1,9})?"
 _FRACTION_PATTERN = "0([.][0-9]{1,6})?|1([.]0{1,6})?"
 # Not negative. The API server's own isQuantity also takes "E", which is no number.
 _QUANTITY_PATTERN = "[+]?([0-9]+|[0-9]+[.][0-9]*|[.][0-9]+)(Ki|Mi|Gi|Ti|Pi|Ei|n|u|m|k|M|G|T|P|E|[eE][+-]?[0-9]{1,2})?"
+
+
+# Go's durations (which CEL's `duration()` reads), of whole units: what people write, and no sign.
+_DURATION_PATTERN = "([0-9]{1,6}(h|m|s|ms))+"
+_DURATION_PART = re.compile("([0-9]+)(h|ms|m|s)")
+_UNITS = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
 
 
 def is_name(text: str) -> bool:
@@ -105,6 +112,17 @@ FileUri = Annotated[
     ),
 ]
 
+ManifestUri = Annotated[
+    str,
+    StringConstraints(min_length=1, max_length=1024),
+    Rules(
+        _formed(
+            _MANIFEST_PATTERN,
+            "'{self}' is not a manifest's URI; write s3://bucket/path/versions/1.0.0/manifest.json",
+        ),
+    ),
+]
+
 Endpoint = Annotated[
     str,
     StringConstraints(min_length=1, max_length=256),
@@ -143,6 +161,20 @@ Fraction = Annotated[
 Figure = Annotated[str, StringConstraints(max_length=32)]
 
 
+Duration = Annotated[
+    str,
+    StringConstraints(min_length=1, max_length=20),
+    Rules(
+        _formed(_DURATION_PATTERN, "'{self}' is not a duration; write numbers with units, such as 200ms, 30s or 1m30s")
+    ),
+]
+
+
+def seconds(duration: str) -> float:
+    """Of a `Duration`."""
+    return sum(int(number) * _UNITS[unit] for number, unit in _DURATION_PART.findall(duration))
+
+
 def cel_is_fraction(expression: str) -> str:
     return cel_matches(expression, _FRACTION_PATTERN)
 
@@ -156,11 +188,11 @@ def figure(value: float) -> str:
     return f"{value:.6g}"
 
 
-def _seconds(at: datetime.datetime) -> str:
+def _to_the_second(at: datetime.datetime) -> str:
     return at.astimezone(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-Time = Annotated[AwareDatetime, Strict(False), PlainSerializer(_seconds)]
+Time = Annotated[AwareDatetime, Strict(False), PlainSerializer(_to_the_second)]
 """RFC 3339, to the second, as Kubernetes writes it."""
 
 

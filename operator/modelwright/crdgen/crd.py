@@ -50,7 +50,7 @@ def definition(kind: type[ApiObject]) -> dict[str, Any]:
         "name": VERSION,
         "served": True,
         "storage": True,
-        "subresources": {"status": {}},
+        "subresources": {"status": {}, **({"scale": names.scale.to_object()} if names.scale else {})},
         "additionalPrinterColumns": [column.to_object() for column in names.columns],
         "schema": {"openAPIV3Schema": root_schema(kind)},
     }

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import PurePosixPath
-from typing import Any, TypeGuard
+from typing import Any
 
 from modelwright.contract import COMMAND, JOB_PATH, MASTER_PORT, PROGRESS_PORT, TrainingRun
+from modelwright.controllers.podspec import container_security, overlaid, pod_security, without_credentials
 from modelwright.controllers.trainingjob.observed import ATTEMPT_LABEL, HASH_ANNOTATION, NAME_LABEL
 from modelwright.controllers.trainingjob.outcome import RULES
 from modelwright.kube.resources import Object
@@ -20,7 +21,6 @@ CONTAINER = "trainer"
 # Between SIGTERM and SIGKILL of a pod; the trainer gets a little less, to have ended by itself.
 GRACE_SECONDS = 60
 TRAINER_GRACE_SECONDS = 50.0
-_USER = 10001
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -142,13 +142,7 @@ def _template(blueprint: Blueprint, labels: Mapping[str, str]) -> Object:
             "subdomain": blueprint.name,
             "restartPolicy": "Never",
             "terminationGracePeriodSeconds": GRACE_SECONDS,
-            "securityContext": {
-                "runAsNonRoot": True,
-                "runAsUser": _USER,
-                "runAsGroup": _USER,
-                "fsGroup": _USER,
-                "seccompProfile": {"type": "RuntimeDefault"},
-            },
+            "securityContext": pod_security(),
             "containers": [
                 {
                     "name": CONTAINER,
@@ -158,11 +152,7 @@ def _template(blueprint: Blueprint, labels: Mapping[str, str]) -> Object:
                     "ports": [{"name": "progress", "containerPort": PROGRESS_PORT}],
                     "resources": dict(blueprint.resources),
                     "terminationMessagePolicy": "File",
-                    "securityContext": {
-                        "allowPrivilegeEscalation": False,
-                        "readOnlyRootFilesystem": True,
-                        "capabilities": {"drop": ["ALL"]},
-                    },
+                    "securityContext": container_security(),
                     "volumeMounts": [
                         {"name": "job", "mountPath": str(PurePosixPath(JOB_PATH).parent), "readOnly": True},
                         {"name": "scratch", "mountPath": "/tmp"},  # noqa: S108 - the container's own
@@ -176,34 +166,7 @@ def _template(blueprint: Blueprint, labels: Mapping[str, str]) -> Object:
         },
     }
     merged = overlaid(ours, blueprint.overlay)
-    spec = merged["spec"]
     # Training pods hold no Kubernetes credentials, and run once, whatever is laid over.
-    for name in ("serviceAccountName", "serviceAccount"):
-        spec.pop(name, None)
-    spec |= {"automountServiceAccountToken": False, "restartPolicy": "Never", "subdomain": blueprint.name}
+    merged["spec"] = {**without_credentials(merged["spec"]), "restartPolicy": "Never", "subdomain": blueprint.name}
     merged["metadata"]["labels"] = {**merged["metadata"].get("labels", {}), **labels}
     return merged
-
-
-def overlaid(under: Mapping[str, Any], over: Mapping[str, Any]) -> Object:
-    """`over` laid on `under`: objects field by field, lists of named things by name; all else is replaced."""
-    merged = dict(under)
-    for key, value in over.items():
-        known = merged.get(key)
-        if isinstance(value, Mapping) and isinstance(known, Mapping):
-            merged[key] = overlaid(known, value)
-        elif _are_named(value) and _are_named(known):
-            merged[key] = _by_name(known, value)
-        else:
-            merged[key] = value
-    return merged
-
-
-def _are_named(value: object) -> TypeGuard[list[Object]]:
-    return isinstance(value, list) and bool(value) and all(isinstance(one, dict) and "name" in one for one in value)
-
-
-def _by_name(under: Sequence[Mapping[str, Any]], over: Sequence[Mapping[str, Any]]) -> list[Object]:
-    changes = {one["name"]: one for one in over}
-    merged = [overlaid(one, changes.pop(one["name"], {})) for one in under]
-    return [*merged, *(dict(one) for one in changes.values())]

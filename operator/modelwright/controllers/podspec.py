@@ -1,0 +1,59 @@
+"""What all pods that the operator makes have in common: the restricted Pod Security Standard, and how the user's pod
+template is laid over ours."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeGuard
+
+from modelwright.kube.resources import Object
+
+_USER = 10001
+
+
+def pod_security() -> Object:
+    return {
+        "runAsNonRoot": True,
+        "runAsUser": _USER,
+        "runAsGroup": _USER,
+        "fsGroup": _USER,
+        "seccompProfile": {"type": "RuntimeDefault"},
+    }
+
+
+def container_security() -> Object:
+    return {
+        "allowPrivilegeEscalation": False,
+        "readOnlyRootFilesystem": True,
+        "capabilities": {"drop": ["ALL"]},
+    }
+
+
+def without_credentials(spec: Mapping[str, Any]) -> Object:
+    """The pod's spec without any credentials of Kubernetes, whatever was laid over it."""
+    kept = {key: value for key, value in spec.items() if key not in ("serviceAccountName", "serviceAccount")}
+    return {**kept, "automountServiceAccountToken": False}
+
+
+def overlaid(under: Mapping[str, Any], over: Mapping[str, Any]) -> Object:
+    """`over` laid on `under`: objects field by field, lists of named things by name; all else is replaced."""
+    merged = dict(under)
+    for key, value in over.items():
+        known = merged.get(key)
+        if isinstance(value, Mapping) and isinstance(known, Mapping):
+            merged[key] = overlaid(known, value)
+        elif _are_named(value) and _are_named(known):
+            merged[key] = _by_name(known, value)
+        else:
+            merged[key] = value
+    return merged
+
+
+def _are_named(value: object) -> TypeGuard[list[Object]]:
+    return isinstance(value, list) and bool(value) and all(isinstance(one, dict) and "name" in one for one in value)
+
+
+def _by_name(under: Sequence[Mapping[str, Any]], over: Sequence[Mapping[str, Any]]) -> list[Object]:
+    changes = {one["name"]: one for one in over}
+    merged = [overlaid(one, changes.pop(one["name"], {})) for one in under]
+    return [*merged, *(dict(one) for one in changes.values())]
