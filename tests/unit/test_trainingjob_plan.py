@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from modelwright.contract import Failure, Outcome, Published, Summary
 from modelwright.controllers.trainingjob.observed import JobView, PodView
 from modelwright.controllers.trainingjob.outcome import RULES, failure
-from modelwright.controllers.trainingjob.plan import Plan, Publish, Start, Suspend, Wanted, plan
+from modelwright.controllers.trainingjob.plan import Plan, Publish, Start, Suspend, Told, Wanted, plan
 
+NOTHING_TOLD = Told()
 NOW = datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC)
 WANTED = Wanted(suspend=False, workers=2, max_restarts=2, version_name="digits-v1-0-0")
 
@@ -65,11 +66,12 @@ def planned(
     *,
     published: bool = False,
     ended: float | None = None,
+    told: Told = NOTHING_TOLD,
 ) -> Plan:
     """`ended`: so many seconds ago the attempts ended."""
     if ended is not None:
         jobs = tuple(dataclasses.replace(one, ended_at=NOW - datetime.timedelta(seconds=ended)) for one in jobs)
-    return plan(wanted, jobs, pods, published=published, now=NOW)
+    return plan(wanted, jobs, pods, published=published, now=NOW, told=told)
 
 
 def with_(wanted: Wanted = WANTED, **changes: object) -> Wanted:
@@ -235,3 +237,26 @@ def test_whatever_happens_attempts_follow_one_another_and_the_counted_ones_are_b
     assert len(types) == len(set(types))
     assert not {"Stalled", "Reconciling"} <= set(types)
     assert ("Stalled" in types) == (final.phase == "Failed")
+
+
+def test_a_result_that_was_read_is_published_without_its_pod_and_job() -> None:
+    result = Publish("s3://abc/manifest.json", "sha256:0", (("accuracy", 0.9),))
+    for jobs in ((), (job(ended="Complete", active=0),), (failed(1, Outcome.WORKER_CRASHED),)):
+        assert planned(jobs=jobs, told=Told(1, result)).action is result
+    assert planned(published=True, told=Told(1, result)).phase == "Succeeded"
+
+
+def test_a_deleted_job_is_followed_by_an_attempt_of_another_name_once_its_pods_have_ended() -> None:
+    stray = pod(attempt=2)
+    waits = planned(jobs=(failed(1, Outcome.PREEMPTED),), pods=(stray,), told=Told(2))
+    assert (waits.action, waits.phase) == (None, "Restarting")
+    assert waits.state.main.message == "the Job of attempt 2 was deleted; waiting for its pods to end"
+    for ended in ("Succeeded", "Failed"):
+        goes_on = planned(pods=(dataclasses.replace(stray, phase=ended),), told=Told(2))
+        assert goes_on.action == Start(3)
+    assert planned(with_(suspend=True), told=Told(2)).phase == "Suspended"
+
+
+def test_a_worker_that_has_failed_does_not_look_as_if_it_started() -> None:
+    made = planned(jobs=(job(),), pods=(pod(0), pod(1, phase="Failed", exit_code=24)))
+    assert (made.phase, made.state.main.reason) == ("Running", "Finishing")

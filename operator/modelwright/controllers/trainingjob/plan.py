@@ -66,6 +66,14 @@ Action = Start | Suspend | Publish
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
+class Told:
+    """What status says already, which outlives Jobs and pods: the newest attempt, and the result once it was read."""
+
+    attempt: int = 0
+    result: Publish | None = None
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
 class Plan:
     """`look_again` is in seconds; None: only when something happens."""
 
@@ -85,8 +93,9 @@ def plan(
     *,
     published: bool,
     now: datetime.datetime,
+    told: Told = Told(),
 ) -> Plan:
-    """`published`: the ModelVersion is there, from this TrainingJob."""
+    """`published`: the ModelVersion is there, from this TrainingJob. `pods` may be of Jobs that are there no longer."""
     attempts = sorted((job for job in jobs if job.attempt > 0), key=lambda job: job.attempt)
     newest = attempts[-1] if attempts else None
     # What failed before the spec was changed says nothing of what the change makes of it.
@@ -99,6 +108,10 @@ def plan(
         return Plan(
             "Succeeded", conditions.achieved("Succeeded", "Published", message), attempt=number, restarts=restarts
         )
+    if told.result is not None:
+        return _publishing(wanted, told.result, number, restarts)
+    if number < told.attempt and not wanted.problem:
+        return _after_deletion(wanted, told.attempt, jobs, pods, restarts)
     if newest is not None and newest.ended == "Complete":
         return _after_success(wanted, newest, pods, restarts)
     if newest is not None and newest.ended == "Failed" and newest.run_hash == wanted.run_hash:
@@ -140,12 +153,31 @@ def _after_success(wanted: Wanted, job: JobView, pods: Sequence[PodView], restar
         said = Summary.from_message(pod.termination_message)
         if said is not None and said.artifact is not None:
             metrics = tuple(sorted(said.metrics.items()))
-            state = conditions.in_progress("Succeeded", "Publishing", f"publishing ModelVersion {wanted.version_name}")
-            publish = Publish(said.artifact.uri, said.artifact.digest, metrics, said.epoch, said.step)
-            return Plan("Running", state, publish, job.attempt, restarts)
+            result = Publish(said.artifact.uri, said.artifact.digest, metrics, said.epoch, said.step)
+            return _publishing(wanted, result, job.attempt, restarts)
     # The word was lost with its pod. What was published is in the store and publishing it again changes nothing, so
     # another attempt, which starts from the last checkpoint, finds it.
     return _start(job.attempt + 1, restarts, "the pod of the last one was lost before its result was read")
+
+
+def _publishing(wanted: Wanted, result: Publish, attempt: int, restarts: int) -> Plan:
+    state = conditions.in_progress("Succeeded", "Publishing", f"publishing ModelVersion {wanted.version_name}")
+    return Plan("Running", state, result, attempt, restarts)
+
+
+def _after_deletion(
+    wanted: Wanted, attempt: int, jobs: Sequence[JobView], pods: Sequence[PodView], restarts: int
+) -> Plan:
+    """Somebody deleted the Job of the newest attempt. Its name is not used again, and its pods end first: they have the
+    same checkpoints."""
+    there = {job.uid for job in jobs}
+    if any(pod.job_uid not in there and pod.phase in {"Pending", "Running"} for pod in pods):
+        words = f"the Job of attempt {attempt} was deleted; waiting for its pods to end"
+        state = conditions.in_progress("Succeeded", "JobDeleted", words)
+        return Plan("Restarting", state, attempt=attempt, restarts=restarts)
+    if wanted.suspend:
+        return Plan("Suspended", _suspended(f"after attempt {attempt}"), attempt=attempt, restarts=restarts)
+    return _start(attempt + 1, restarts, f"the Job of attempt {attempt} was deleted")
 
 
 def _after_failure(
@@ -219,7 +251,8 @@ def _while_running(wanted: Wanted, job: JobView, pods: Sequence[PodView], restar
             state = conditions.in_progress("Succeeded", "Unschedulable", message)
             return Plan("Pending", state, attempt=job.attempt, restarts=restarts, event=("Unschedulable", message))
     running = sum(pod.phase == "Running" for pod in own)
-    if any(pod.phase == "Succeeded" for pod in own):
+    if any(pod.phase in {"Succeeded", "Failed"} for pod in own):
+        # How it ended is the Job's to tell, in a moment.
         state = conditions.in_progress("Succeeded", "Finishing", f"attempt {job.attempt}: the workers end")
         return Plan("Running", state, attempt=job.attempt, restarts=restarts)
     if running < wanted.workers:

@@ -17,7 +17,7 @@ from modelwright.api.training_job import Attempt, Restarts, TrainingJob, Trainin
 from modelwright.controllers.modelversion.observed import VersionView
 from modelwright.controllers.shell import Clock, NameTaken, Objects, create_once, now
 from modelwright.controllers.trainingjob import children, resolve
-from modelwright.controllers.trainingjob.observed import JobView, PodView
+from modelwright.controllers.trainingjob.observed import NAME_LABEL, JobView, PodView, job_view, pod_view
 from modelwright.controllers.trainingjob.plan import Plan, Publish, Start, Suspend, plan
 from modelwright.kube import conditions, errors
 from modelwright.kube.client import Client
@@ -26,10 +26,12 @@ from modelwright.kube.resources import (
     CONFIGMAPS,
     JOBS,
     MODELVERSIONS,
+    PODS,
     SERVICES,
     TRAININGJOBS,
     Key,
     Object,
+    controller_uid_of,
     owner_reference,
 )
 from modelwright.settings import Settings
@@ -88,7 +90,17 @@ class TrainingJobController:
             taken = f"ModelVersion {wanted.version_name} exists and is not of this TrainingJob; publish another version"
             await self._stall(obj, "VersionExists", taken)
             return None
-        made = plan(wanted, jobs, pods, published=version is not None, now=self._clock())
+        told, published = resolve.told(job), version is not None
+        made = plan(wanted, jobs, pods, published=published, now=self._clock(), told=told)
+        if isinstance(made.action, Start) and told.attempt:
+            # What the caches do not hold may be there, or the TrainingJob itself be gone: a watch that is behind must
+            # not train a second time what has just ended.
+            seen = await self._live(obj)
+            if seen is None:
+                self._objects.forget(key)
+                return None
+            jobs, pods = seen
+            made = plan(wanted, jobs, pods, published=published, now=self._clock(), told=told)
         try:
             await self._act(obj, job, made)
         except NameTaken as name_taken:
@@ -106,6 +118,23 @@ class TrainingJobController:
             await self._publish(job)
         return made.look_again
 
+    async def _live(self, obj: Object) -> tuple[list[JobView], list[PodView]] | None:
+        """The Jobs of the TrainingJob and the pods of its attempts, from the server; None where it is gone itself."""
+        name, namespace, uid = (obj["metadata"][field] for field in ("name", "namespace", "uid"))
+        try:
+            there = (await self._client.get(TRAININGJOBS, name, namespace))["metadata"]
+        except errors.NotFound:
+            return None
+        if there["uid"] != uid or "deletionTimestamp" in there:
+            return None
+        selector = {NAME_LABEL: name}
+        jobs = [
+            job_view(one)
+            for one in await self._client.list(JOBS, namespace, selector=selector)
+            if controller_uid_of(one) == uid
+        ]
+        return jobs, [pod_view(one) for one in await self._client.list(PODS, namespace, selector=selector)]
+
     async def _act(self, obj: Object, job: TrainingJob, made: Plan) -> None:
         match made.action:
             case Start(number):
@@ -115,13 +144,22 @@ class TrainingJobController:
                 # The Job is tried before anything is made: one that is refused leaves nothing behind.
                 with contextlib.suppress(errors.AlreadyExists):
                     await self._client.create(JOBS, workers, dry_run=True)
-                for resource, child in ((CONFIGMAPS, config), (SERVICES, service), (JOBS, workers)):
+                await self._create_config(config)
+                for resource, child in ((SERVICES, service), (JOBS, workers)):
                     await create_once(self._client, resource, child)
             case Suspend(view):
                 patch = {"metadata": {"uid": view.uid}, "spec": {"suspend": True}}
                 await self._client.patch(JOBS, view.name, patch, job.metadata.namespace)
             case _:
                 pass
+
+    async def _create_config(self, config: Object) -> None:
+        there = await create_once(self._client, CONFIGMAPS, config)
+        if there.get("data") != config["data"]:
+            # Of an operator that died before it made the Job, and of a spec that was changed since: no pod has seen it.
+            metadata = there["metadata"]
+            await self._client.delete(CONFIGMAPS, metadata["name"], metadata["namespace"], uid=metadata["uid"])
+            await self._client.create(CONFIGMAPS, config)
 
     async def _publish(self, job: TrainingJob) -> None:
         # One that is there already is seen in the next pass, which tells whose it is.

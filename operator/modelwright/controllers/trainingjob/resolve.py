@@ -13,7 +13,7 @@ from modelwright.api.storage import ArtifactRef, Storage, StorageStatus
 from modelwright.api.training_job import TrainingJob, TrainingProgress
 from modelwright.api.versions import model_version_name
 from modelwright.controllers.trainingjob import children
-from modelwright.controllers.trainingjob.plan import Publish, Wanted
+from modelwright.controllers.trainingjob.plan import Publish, Told, Wanted
 from modelwright.kube.resources import Object
 from modelwright.settings import Settings
 
@@ -57,6 +57,17 @@ def wanted(job: TrainingJob, settings: Settings) -> Wanted:
         problem_reason=reason,
         problem=problem,
     )
+
+
+def told(job: TrainingJob) -> Told:
+    """What status says of attempts and of the result. What is published never changes, and so is believed."""
+    status = job.status
+    attempt = status.attempt.number if status.attempt else 0
+    if status.artifact is None:
+        return Told(attempt)
+    metrics = tuple((name, float(figure)) for name, figure in sorted((status.metrics or {}).items()))
+    at = status.progress or TrainingProgress()
+    return Told(attempt, Publish(status.artifact.uri, status.artifact.digest, metrics, at.epoch or 0, at.step or 0))
 
 
 def run_hash(job: TrainingJob) -> str:
