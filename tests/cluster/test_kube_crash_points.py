@@ -45,7 +45,13 @@ def test_a_right_controller_is_the_same_after_a_kill_at_any_write(light: LightCl
 
 
 def test_a_right_controller_copes_alive_with_lost_answers_and_refusals(light: LightCluster) -> None:
-    alive = [(2, Moment.LOST), (3, Moment.CONFLICT), (5, Moment.BUSY), (7, Moment.ERROR), (7, Moment.LOST)]
+    alive: list[tuple[int | str, Moment]] = [
+        (2, Moment.LOST),
+        (3, Moment.CONFLICT),
+        (5, Moment.BUSY),
+        (7, Moment.ERROR),
+        (7, Moment.LOST),
+    ]
     report = crash_everywhere(_scenario("alive", delete=True), light.kubeconfig, only=alive)
     print("\n" + report.table())
     assert report.violations == []

@@ -83,6 +83,15 @@ def counts_as_write(request: Request) -> bool:
     return request.is_write and request.resource not in _NO_STATE
 
 
+Label = Callable[[Request], str | None]
+"""What a request is called among the writes, None where it is none. A write is found again in another run by its label
+and by how many of that label came before it: so the order of independent writes may differ from run to run."""
+
+
+def label_of_write(request: Request) -> str | None:
+    return str(request) if counts_as_write(request) else None
+
+
 class Moment(enum.Enum):
     """What befalls a write. Of the kills the process lives to see no answer; the rest it must cope with alive."""
 
@@ -104,9 +113,11 @@ _ANSWERS = {
 
 @dataclasses.dataclass
 class Write:
-    """A write that came by; `code` is the server's answer, None where it got none."""
+    """A write that came by, the `occurrence`-th (from 1) of its label; `code` is the server's answer, None where it got
+    none."""
 
-    number: int
+    label: str
+    occurrence: int
     request: Request
     code: int | None = None
 
@@ -115,13 +126,15 @@ class Write:
 class Fault:
     """What happens to the next `times` requests that match (None: to all of them).
 
-    `delay` in seconds comes first. Then either `answer` is given in the server's stead (an HTTP code, with `reason` in
-    the Status, and Retry-After where set), or the connection is dropped before or after the server has got the request.
+    `delay` in seconds comes first, and then the wait for `until` to hold, as of a request that is long under way. Then
+    either `answer` is given in the server's stead (an HTTP code, with `reason` in the Status, and Retry-After where
+    set), or the connection is dropped before or after the server has got the request.
     """
 
     matches: Matches
     times: int | None = 1
     delay: float = 0.0
+    until: Callable[[], bool] | None = None
     answer: int | None = None
     reason: str = ""
     retry_after: int | None = None
@@ -131,7 +144,8 @@ class Fault:
 
 @dataclasses.dataclass
 class _Due:
-    number: int
+    label: str
+    occurrence: int
     moment: Moment
     reached: Callable[[], None]
 
@@ -147,7 +161,7 @@ class Proxy:
         upstream: Path,
         folder: Path,
         *,
-        counts: Matches = counts_as_write,
+        label: Label = label_of_write,
         impersonate: str | None = None,
     ) -> None:
         self.kubeconfig = folder / "proxy.kubeconfig"
@@ -155,7 +169,7 @@ class Proxy:
         self.writes: list[Write] = []
         self.faults: list[Fault] = []
         self._upstream = upstream
-        self._counts = counts
+        self._label = label
         self._impersonate = impersonate
         self._due: _Due | None = None
         self._in_flight = 0
@@ -178,10 +192,10 @@ class Proxy:
 
     # What tests order
 
-    def disturb_at(self, number: int, moment: Moment, reached: Callable[[], None]) -> None:
-        """Lets it befall write `number` (from 1, counted since the start), once. For a kill `reached` is called at the
-        moment, and is what ends the process; otherwise it is called as the write comes in."""
-        self._due = _Due(number, moment, reached)
+    def disturb_at(self, label: str, occurrence: int, moment: Moment, reached: Callable[[], None]) -> None:
+        """Lets it befall a write, once: the `occurrence`-th of that label since the start. For a kill `reached` is
+        called at the moment, and is what ends the process; otherwise it is called as the write comes in."""
+        self._due = _Due(label, occurrence, moment, reached)
 
     def add(self, fault: Fault) -> Fault:
         self.faults.append(fault)
@@ -269,17 +283,19 @@ class Proxy:
     async def _handle(self, raw: web.BaseRequest) -> web.StreamResponse:
         request = Request(raw.method, raw.path, dict(raw.query), await raw.read())
         write = None
-        if self._counts(request):
-            write = Write(len(self.writes) + 1, request)
+        label = self._label(request)
+        if label is not None:
+            write = Write(label, 1 + sum(one.label == label for one in self.writes), request)
             self.writes.append(write)
-            self._in_flight += 1
+        counts = counts_as_write(request)
+        self._in_flight += counts
         try:
             return await self._disturbed(raw, request, write)
         except ConnectionResetError:
             _drop(raw)
             return web.Response(status=502)
         finally:
-            if write is not None:
+            if counts:
                 self._in_flight -= 1
                 self._last_write_at = self._loop.time()
 
@@ -294,6 +310,8 @@ class Proxy:
         if fault is not None:
             fault.met += 1
             await asyncio.sleep(fault.delay)
+            while fault.until is not None and not fault.until():
+                await asyncio.sleep(0.02)
             if fault.answer is not None:
                 if write is not None:
                     write.code = fault.answer
@@ -310,7 +328,7 @@ class Proxy:
 
     def _take_due(self, write: Write | None) -> _Due | None:
         due = self._due
-        if due is None or write is None or due.number != write.number:
+        if due is None or write is None or (due.label, due.occurrence) != (write.label, write.occurrence):
             return None
         self._due = None
         return due

@@ -20,7 +20,7 @@ from typing import Any
 
 from modelwright.kube.resources import Resource
 
-from tests.faults.proxy import KILLS, Moment, Proxy
+from tests.faults.proxy import KILLS, Label, Moment, Proxy, label_of_write
 
 # What the server or the clock chooses, in the spec of any object.
 _CHOSEN_BY_SERVER = {"clusterIP", "clusterIPs", "nodePort", "healthCheckNodePort"}
@@ -43,13 +43,26 @@ class Left:
         return f"{self.kind}/{self.name}{of}" + (f" ({self.phase})" if self.phase else "") + f" #{self.spec}"
 
 
+def phase(obj: dict[str, Any]) -> str:
+    """What an object's status comes to: its phase, or the conditions that are true."""
+    status = obj.get("status") or {}
+    true = sorted(one["type"] for one in status.get("conditions") or () if one["status"] == "True")
+    return str(status.get("phase") or ",".join(true))
+
+
 @dataclasses.dataclass(frozen=True)
 class Scenario:
     """A story of one process and its user, each run in a namespace of its own.
 
     `command` starts the process for a run (its kubeconfig and namespace). `act` is what the user does, and waits in
     between by `run.wait`. `settled` says that the process has nothing left to do, as far as the objects tell. All
-    objects of `resources` in the namespace are compared; `ignore` leaves out raw objects that are no part of the claim.
+    objects of `resources` in the namespace are compared, by their content and by what `state` makes of their status;
+    `ignore` leaves out raw objects that are no part of the claim. `aliases` are texts that follow from an object's uid,
+    such as a hash in a child's name, with what to read in their place. `epilogue` goes on after the comparison, with
+    the process still there, and returns violations of its own.
+
+    Points are the writes that `label` names, of those whose label is in `recurring` the first alone: there may be as
+    many of them as there is time for, and any other is as the first.
     """
 
     name: str
@@ -58,6 +71,11 @@ class Scenario:
     settled: Callable[[Run], bool]
     resources: Sequence[Resource]
     ignore: Callable[[dict[str, Any]], bool] = lambda obj: obj["metadata"]["name"] == "kube-root-ca.crt"
+    state: Callable[[dict[str, Any]], str] = phase
+    aliases: Callable[[dict[str, Any]], dict[str, str]] = lambda _: {}
+    epilogue: Callable[[Run], Iterable[str]] = lambda _: ()
+    label: Label = label_of_write
+    recurring: Callable[[str], bool] = lambda _: False
     quiet: float = 0.75
     """Seconds without a write after which a settled process counts as done."""
     patience: float = 60.0
@@ -135,36 +153,48 @@ class Run:
 
     def left(self) -> collections.Counter[Left]:
         objects = [(resource, obj) for resource in self.scenario.resources for obj in self.objects(resource)]
-        uids = {obj["metadata"]["uid"]: f"{resource.kind}/{_name(obj)}" for resource, obj in objects}
-        return collections.Counter(_left(resource, obj, uids, self.namespace) for resource, obj in objects)
+        aliases = {text: alias for _, obj in objects for text, alias in self.scenario.aliases(obj).items()}
+        reading = _Reading(self.scenario.state, {**aliases, self.namespace: "<namespace>"})
+        reading.uids = {obj["metadata"]["uid"]: f"{resource.kind}/{reading.name(obj)}" for resource, obj in objects}
+        return collections.Counter(reading.left(resource, obj) for resource, obj in objects)
 
 
-def _name(obj: dict[str, Any]) -> str:
-    generated = obj["metadata"].get("generateName")
-    return f"{generated}*" if generated else str(obj["metadata"]["name"])
+@dataclasses.dataclass
+class _Reading:
+    """How the objects of one run are read, so that two runs compare."""
 
+    state: Callable[[dict[str, Any]], str]
+    aliases: dict[str, str]
+    uids: dict[str, str] = dataclasses.field(default_factory=dict)
 
-def _left(resource: Resource, obj: dict[str, Any], uids: dict[str, str], namespace: str) -> Left:
-    metadata, status = obj["metadata"], obj.get("status") or {}
-    said: dict[str, Any] = {
-        key: value for key, value in obj.items() if key not in ("metadata", "status", "kind", "apiVersion")
-    }
-    said |= {key: metadata.get(key) for key in ("labels", "annotations", "finalizers")}
-    text = json.dumps(_without(said, _CHOSEN_BY_SERVER), sort_keys=True)
-    for uid, name in uids.items():
-        text = text.replace(uid, name)
-    text = _TIME.sub("<time>", text.replace(namespace, "<namespace>"))
-    owners = [
-        f"{one['kind']}/{one['name']}" + ("" if one["uid"] in uids else " (gone)")
-        for one in metadata.get("ownerReferences") or ()
-    ]
-    phase = status.get("phase") or ",".join(
-        sorted(one["type"] for one in status.get("conditions") or () if one["status"] == "True")
-    )
-    if metadata.get("deletionTimestamp"):
-        phase = f"{phase} deleting".strip()
-    digest = hashlib.sha256(text.encode()).hexdigest()[:8]
-    return Left(resource.kind, _name(obj), ", ".join(owners), str(phase), digest)
+    def _plain(self, text: str) -> str:
+        for differing, alias in self.aliases.items():
+            text = text.replace(differing, alias)
+        return text
+
+    def name(self, obj: dict[str, Any]) -> str:
+        generated = obj["metadata"].get("generateName")
+        return self._plain(f"{generated}*" if generated else str(obj["metadata"]["name"]))
+
+    def left(self, resource: Resource, obj: dict[str, Any]) -> Left:
+        metadata = obj["metadata"]
+        said: dict[str, Any] = {
+            key: value for key, value in obj.items() if key not in ("metadata", "status", "kind", "apiVersion")
+        }
+        said |= {key: metadata.get(key) for key in ("labels", "annotations", "finalizers")}
+        text = json.dumps(_without(said, _CHOSEN_BY_SERVER), sort_keys=True)
+        for uid, name in self.uids.items():
+            text = text.replace(uid, name)
+        text = _TIME.sub("<time>", self._plain(text))
+        owners = [
+            f"{one['kind']}/{self._plain(one['name'])}" + ("" if one["uid"] in self.uids else " (gone)")
+            for one in metadata.get("ownerReferences") or ()
+        ]
+        state = self._plain(self.state(obj))
+        if metadata.get("deletionTimestamp"):
+            state = f"{state} deleting".strip()
+        digest = hashlib.sha256(text.encode()).hexdigest()[:8]
+        return Left(resource.kind, self.name(obj), ", ".join(owners), state, digest)
 
 
 def _without(value: Any, keys: set[str]) -> Any:
@@ -178,10 +208,11 @@ class Outcome:
     """How one run ended. `point` is None for the undisturbed one; `reached` is the write that it was killed at."""
 
     point: tuple[int, Moment] | None
-    reached: str | None
+    reached: bool
     violations: tuple[str, ...]
     left: collections.Counter[Left]
-    writes: tuple[str, ...]
+    writes: tuple[tuple[str, int], ...]
+    """Label and occurrence of each, in their order."""
     seconds: float
     log: str = dataclasses.field(repr=False, default="")
 
@@ -203,23 +234,32 @@ class Report:
     @property
     def violations(self) -> list[str]:
         return [
-            f"write {one.point[0]} ({one.reached}) {one.point[1].value}: {violation}"
+            f"write {one.point[0]} ({self.named(one.point[0])}) {one.point[1].value}: {violation}"
             for one in self.disturbed
             if one.point is not None
             for violation in one.violations
         ]
+
+    @property
+    def not_reached(self) -> list[str]:
+        return [self.named(one.point[0]) for one in self.disturbed if one.point is not None and not one.reached]
+
+    def named(self, number: int) -> str:
+        """A write of the undisturbed run, by its number from 1."""
+        label, occurrence = self.undisturbed.writes[number - 1]
+        return label if occurrence == 1 else f"{label} (time {occurrence})"
 
     def table(self) -> str:
         rows = [("write", "befallen by", "end state", "s")]
         for one in self.disturbed:
             assert one.point is not None
             number, moment = one.point
-            what = one.reached or self.undisturbed.writes[number - 1]
-            rows.append((f"{number} {what}", moment.value, one.verdict, f"{one.seconds:.1f}"))
+            rows.append((f"{number} {self.named(number)}", moment.value, one.verdict, f"{one.seconds:.1f}"))
         widths = [max(len(row[column]) for row in rows) for column in range(4)]
         lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
         count = len(self.violations)
-        runs = f"{len(self.disturbed)} disturbances of {len(self.undisturbed.writes)} writes"
+        runs = f"{len(self.disturbed)} disturbances at {len({one.point[0] for one in self.disturbed if one.point})} of"
+        runs += f" {len(self.undisturbed.writes)} writes"
         return "\n".join([f"{self.scenario}: {runs}, {count} violations", *lines])
 
 
@@ -237,39 +277,57 @@ def crash_everywhere(
     *,
     moments: Sequence[Moment] = KILLS,
     parallel: int = 2,
-    only: Iterable[tuple[int, Moment]] | None = None,
+    only: Iterable[tuple[int | str, Moment]] | None = None,
 ) -> Report:
     """Runs the scenario once for each of its writes and each of `moments`, `parallel` runs at a time.
 
-    `upstream` is a kubeconfig of an administrator. `only` narrows it to some points.
+    `upstream` is a kubeconfig of an administrator. `only` narrows it to some points: numbers of the undisturbed run's
+    writes, from 1, or labels, which stand for the first write of that label.
     """
     first = undisturbed(scenario, upstream)
-    points = list(only or [(number, moment) for number in range(1, len(first.writes) + 1) for moment in moments])
+    points = list(_chosen(first.writes, only) if only else _points(scenario, first.writes, moments))
     with ThreadPoolExecutor(parallel) as pool:
-        outcomes = list(pool.map(lambda point: _tell(scenario, upstream, point, first.left), points))
+        outcomes = list(pool.map(lambda point: _tell(scenario, upstream, first, point), points))
     return Report(scenario.name, first, tuple(outcomes))
 
 
-def _tell(
-    scenario: Scenario, upstream: Path, point: tuple[int, Moment] | None, expected: collections.Counter[Left] | None
-) -> Outcome:
+def _points(
+    scenario: Scenario, writes: Sequence[tuple[str, int]], moments: Sequence[Moment]
+) -> Iterable[tuple[int, Moment]]:
+    for number, (label, occurrence) in enumerate(writes, start=1):
+        if occurrence == 1 or not scenario.recurring(label):
+            yield from ((number, moment) for moment in moments)
+
+
+def _chosen(
+    writes: Sequence[tuple[str, int]], only: Iterable[tuple[int | str, Moment]]
+) -> Iterable[tuple[int, Moment]]:
+    for write, moment in only:
+        assert isinstance(write, int) or (write, 1) in writes, f"{write}: not among {writes}"
+        yield (write if isinstance(write, int) else 1 + writes.index((write, 1))), moment
+
+
+def _tell(scenario: Scenario, upstream: Path, undisturbed: Outcome | None, point: tuple[int, Moment] | None) -> Outcome:
     began = time.monotonic()
     violations: list[str] = []
     left: collections.Counter[Left] = collections.Counter()
-    with tempfile.TemporaryDirectory(prefix="modelwright-faults-") as name, Proxy(upstream, Path(name)) as proxy:
+    with (
+        tempfile.TemporaryDirectory(prefix="modelwright-faults-") as name,
+        Proxy(upstream, Path(name), label=scenario.label) as proxy,
+    ):
         made = {"metadata": {"generateName": f"crash-{scenario.name}-"}}
         namespace = str(proxy.ask("POST", "/api/v1/namespaces", made)["metadata"]["name"])
         run = Run(scenario, proxy, namespace, Path(name) / "process.log")
-        reached: list[str] = []
-        if point is not None:
+        reached: list[bool] = []
+        if point is not None and undisturbed is not None:
             number, moment = point
 
             def reach() -> None:
-                reached.append(str(proxy.writes[number - 1].request))
+                reached.append(True)
                 if moment in KILLS:
                     run.kill()
 
-            proxy.disturb_at(number, moment, reach)
+            proxy.disturb_at(*undisturbed.writes[number - 1], moment, reach)
         with run:
             try:
                 scenario.act(run)
@@ -277,13 +335,16 @@ def _tell(
             except TimeoutError as late:
                 violations.append(str(late))
             left = run.left()
+            writes = tuple((write.label, write.occurrence) for write in proxy.writes)
+            if not violations:
+                violations += scenario.epilogue(run)
         if run.unexpected_exits:
             violations.append(f"the process ended by itself: {run.unexpected_exits}")
-        if expected is not None:
-            violations += [f"too much: {one}" + (f" ×{n}" if n > 1 else "") for one, n in (left - expected).items()]
-            violations += [f"missing: {one}" for one in expected - left]
+        if undisturbed is not None:
+            more, less = left - undisturbed.left, undisturbed.left - left
+            violations += [f"too much: {one}" + (f" ×{n}" if n > 1 else "") for one, n in more.items()]
+            violations += [f"missing: {one}" for one in less]
         log = (Path(name) / "process.log").read_text(errors="replace")[-4000:]
-        writes = tuple(str(write.request) for write in proxy.writes)
         proxy.ask("DELETE", f"/api/v1/namespaces/{namespace}")
     seconds = time.monotonic() - began
-    return Outcome(point, reached[0] if reached else None, tuple(violations), left, writes, seconds, log)
+    return Outcome(point, bool(reached), tuple(violations), left, writes, seconds, log)

@@ -1,0 +1,96 @@
+"""The operator as a process of this machine, and what its writes are called."""
+
+from __future__ import annotations
+
+import json
+import re
+import socket
+import sys
+from pathlib import Path
+from typing import Any
+
+from modelwright.kube.resources import API_GROUP
+
+from dev.demo import BUCKET
+from tests.e2e.crash.conftest import World
+from tests.faults.proxy import Request, counts_as_write
+
+# The shortest that the operator takes: each restart waits for its predecessor's Lease.
+LEASE_SECONDS = 3
+SECRET = "store"  # noqa: S105 - a Secret's name
+
+
+def command(world: World, kubeconfig: Path, namespace: str) -> list[str | Path]:
+    """The operator for one namespace, with its Lease there too, and a free port for its metrics."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    environment = {
+        "KUBECONFIG": kubeconfig,
+        "MODELWRIGHT_NAMESPACE": namespace,
+        "MODELWRIGHT_WATCH_NAMESPACE": namespace,
+        "MODELWRIGHT_LEASE_SECONDS": LEASE_SECONDS,
+        "MODELWRIGHT_METRICS_PORT": port,
+        "MODELWRIGHT_TRAINER_IMAGE": world.trainer,
+        "MODELWRIGHT_STORAGE_URI": f"s3://{BUCKET}/crash",
+        "MODELWRIGHT_STORAGE_ENDPOINT": world.store.inside,
+        "MODELWRIGHT_STORAGE_REGION": world.store.region,
+        "MODELWRIGHT_STORAGE_SECRET": SECRET,
+    }
+    return ["env", *(f"{name}={value}" for name, value in environment.items()), sys.executable, "-m", "modelwright"]
+
+
+# Children are named after five digits of a hash of their owner's uid.
+_UID = re.compile(r"-[0-9a-f]{5}-(?=\d+$)")
+_ALONG = {"progress", "conditions"}
+RECURRING = ("the Lease is renewed", "an Event", "told along: ")
+
+
+def label(request: Request) -> str | None:
+    """What a write of the operator is called.
+
+    A status is named by what it settles: the phase, the attempt, and the names of its other fields. One that settles
+    nothing, and only tells along how far the training is or what is waited for, is written as often as there is time
+    for; so are Lease renewals and Events. Of each kind of these the first is a point, since any other leaves behind
+    the same world.
+    """
+    if request.is_write and request.resource == "leases":
+        return "the Lease is made" if request.method == "POST" else "the Lease is renewed"
+    if request.resource == "events" and request.is_write:
+        return "an Event"
+    if not counts_as_write(request):
+        return None
+    if request.subresource != "status":
+        return _UID.sub("-<uid>-", str(request))
+    kind = request.resource.removesuffix("s")
+    status = json.loads(request.body)["status"]
+    if set(status) <= _ALONG:
+        return f"told along: {kind} {request.name} {'progress' if 'progress' in status else 'conditions'}"
+    attempt = (status.get("attempt") or {}).get("number")
+    settled = [status.get("phase", ""), f"attempt {attempt}" if attempt else ""]
+    settled += sorted(set(status) - _ALONG - {"phase", "attempt", "storage", "startTime", "completionTime"})
+    return f"status of {kind} {request.name}: {', '.join(filter(None, settled))}"
+
+
+def recurring(name: str) -> bool:
+    return name.startswith(RECURRING)
+
+
+def state(obj: dict[str, Any]) -> str:
+    """What the end comes to: of a training all that its status says but times, speed and words; of a version its
+    digest, so that a run that was disturbed must have trained the very same weights."""
+    status = obj.get("status") or {}
+    true = [f"{one['type']}={one['reason']}" for one in status.get("conditions") or () if one["status"] == "True"]
+    phase = str(status.get("phase", ""))
+    if not str(obj.get("apiVersion", API_GROUP)).startswith(API_GROUP):
+        return phase
+    said = [phase, *sorted(true)]
+    if "attempt" in status:
+        said += [f"attempt {status['attempt']['number']}", f"restarts {status.get('restarts')}"]
+    if "progress" in status:
+        progress = status["progress"]
+        said.append(f"{progress.get('phase')} at {progress.get('step')}, {progress.get('percent')} %")
+    if "artifact" in status:
+        said.append(status["artifact"]["digest"][:19])
+    said += [f"{name}={status[name]}" for name in ("metrics", "modelVersionRef", "summary") if name in status]
+    return "; ".join(said)

@@ -1,0 +1,212 @@
+"""What users do with a TrainingJob, told so that it can be told again with a kill at any write.
+
+The waits look at pods and objects, never at what the operator alone tells while it trains: it may be dead just then.
+"""
+
+from __future__ import annotations
+
+import copy
+import urllib.request
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import yaml
+from modelwright.contract import PROGRESS_PORT, Progress
+from modelwright.controllers.trainingjob.children import attempt_name
+from modelwright.kube.resources import (
+    CONFIGMAPS,
+    JOBS,
+    MODELS,
+    MODELVERSIONS,
+    PODS,
+    SECRETS,
+    SERVICES,
+    TRAININGJOBS,
+)
+
+from dev import digits
+from tests.e2e.crash import operator
+from tests.e2e.crash.conftest import World
+from tests.faults.scenario import Run, Scenario
+
+EXAMPLE = yaml.safe_load((digits.EXAMPLES / "training-job.yaml").read_text())
+NAME = "digits"
+ALL = (TRAININGJOBS, MODELVERSIONS, MODELS, JOBS, PODS, SERVICES, CONFIGMAPS)
+# Beside the version these are all that a TrainingJob has made.
+OWNED = (TRAININGJOBS, JOBS, PODS, SERVICES, CONFIGMAPS)
+
+
+def training_job(*, epochs: int, workers: int) -> dict[str, Any]:
+    """The example, smaller; it publishes whatever it reaches."""
+    spec = copy.deepcopy(EXAMPLE["spec"])
+    del spec["storage"]
+    spec["trainer"]["hyperparameters"] |= {"hiddenSizes": "32", "epochs": str(epochs)}
+    spec["workers"] = {"replicas": workers, "resources": {"requests": {"cpu": "50m", "memory": "256Mi"}}}
+    spec["checkpoint"] = {"everySteps": 20, "keep": 2}
+    spec["evaluation"] = {"metrics": ["accuracy"]}
+    return {"metadata": {"name": NAME}, "spec": spec}
+
+
+def begin(world: World, run: Run, job: dict[str, Any]) -> None:
+    credentials = {**world.store.environment()}
+    run.create(SECRETS, {"metadata": {"name": operator.SECRET}, "stringData": credentials})
+    run.create(MODELS, {"metadata": {"name": "digits"}, "spec": {"channels": {"candidate": {"latest": True}}}})
+    run.create(TRAININGJOBS, job)
+
+
+def status(run: Run) -> dict[str, Any]:
+    found = run.get(TRAININGJOBS, NAME)
+    return dict((found or {}).get("status") or {})
+
+
+def alive(pod: dict[str, Any]) -> bool:
+    return pod["status"].get("phase") in (None, "Pending", "Running")
+
+
+def worker(run: Run, index: int) -> dict[str, Any] | None:
+    """The pod of that index which runs."""
+    for pod in run.objects(PODS):
+        here = pod["metadata"].get("annotations", {}).get("batch.kubernetes.io/job-completion-index")
+        if here == str(index) and pod["status"].get("phase") == "Running" and pod["status"].get("podIP"):
+            return pod
+    return None
+
+
+def progress(run: Run) -> Progress:
+    """What rank 0's pod tells itself; as at the beginning where it cannot be asked."""
+    pod = worker(run, 0)
+    if pod is None:
+        return Progress()
+    try:
+        url = f"http://{pod['status']['podIP']}:{PROGRESS_PORT}/progress"
+        with urllib.request.urlopen(url, timeout=2) as answer:
+            return Progress.model_validate_json(answer.read())
+    except OSError:
+        return Progress()
+
+
+def succeeded(run: Run) -> bool:
+    version = run.get(MODELVERSIONS, "digits-v1-0-0") or {}
+    model = run.get(MODELS, "digits") or {}
+    return (
+        status(run).get("phase") == "Succeeded"
+        and (version.get("status") or {}).get("phase") == "Ready"
+        and (model.get("status") or {}).get("phase") == "Ready"
+        and not any(alive(pod) for pod in run.objects(PODS))
+    )
+
+
+def gone(run: Run) -> bool:
+    return not any(run.objects(resource) for resource in OWNED)
+
+
+def deleted_after_all(run: Run) -> Iterable[str]:
+    """Deletes the TrainingJob, and then the Model: of all that there was, the version alone stays."""
+    for resource, name in ((TRAININGJOBS, NAME), (MODELS, "digits")):
+        if run.get(resource, name) is not None:
+            run.delete(resource, name)
+    try:
+        run.wait("deleted", lambda: gone(run) and run.proxy.quiet_for() >= run.scenario.quiet)
+    except TimeoutError:
+        left = [f"{one['metadata']['name']}" for resource in OWNED for one in run.objects(resource)]
+        return [f"after the deletion: {', '.join(left)}"]
+    versions = [one["metadata"]["name"] for one in run.objects(MODELVERSIONS)]
+    return [] if versions in ([], ["digits-v1-0-0"]) else [f"after the deletion: versions {versions}"]
+
+
+def _uninteresting(obj: dict[str, Any]) -> bool:
+    """Beside what Kubernetes puts into each namespace: pods that have ended, or are asked to. Whether a worker ended
+    before its Job failed and deleted it is a race within Kubernetes."""
+    if obj["metadata"]["name"] == "kube-root-ca.crt":
+        return True
+    return "containers" in obj.get("spec", {}) and (not alive(obj) or "deletionTimestamp" in obj["metadata"])
+
+
+def _aliases(obj: dict[str, Any]) -> dict[str, str]:
+    """Children are named after a hash of the TrainingJob's uid."""
+    if "publish" not in obj.get("spec", {}):
+        return {}
+    name = obj["metadata"]["name"]
+    return {attempt_name(name, obj["metadata"]["uid"], 1).removesuffix("-1"): f"{name}-<uid>"}
+
+
+def story(
+    world: World,
+    name: str,
+    act: Callable[[Run], None],
+    settled: Callable[[Run], bool],
+) -> Scenario:
+    return Scenario(
+        name,
+        command=lambda run: operator.command(world, run.kubeconfig, run.namespace),
+        act=act,
+        settled=settled,
+        resources=ALL,
+        ignore=_uninteresting,
+        state=operator.state,
+        aliases=_aliases,
+        epilogue=deleted_after_all,
+        label=operator.label,
+        recurring=operator.recurring,
+        quiet=1.5,
+        patience=180.0,
+    )
+
+
+def train(world: World) -> Scenario:
+    return story(world, "train", lambda run: begin(world, run, training_job(epochs=2, workers=2)), succeeded)
+
+
+def kill_rank(world: World, run: Run, index: int) -> None:
+    """SIGKILL to the training process in a worker, as the kernel or a fault in a library would end it."""
+    pod = worker(run, index)
+    assert pod is not None
+    # `LOCAL_RANK` is in the environment of the ranks alone, and of none that stands around them.
+    script = (
+        "import os, pathlib\n"
+        "for p in pathlib.Path('/proc').glob('[0-9]*'):\n"
+        "    try: found = b'\\0LOCAL_RANK=' in (p / 'environ').read_bytes()\n"
+        "    except OSError: continue\n"
+        "    if found: os.kill(int(p.name), 9)\n"
+    )
+    world.target.kubectl("exec", pod["metadata"]["name"], "-n", run.namespace, "--", "python", "-c", script)
+
+
+def train_with_a_failing_worker(world: World, epochs: int = 40) -> Scenario:
+    def act(run: Run) -> None:
+        begin(world, run, training_job(epochs=epochs, workers=2))
+        run.wait("a checkpoint", lambda: (progress(run).last_checkpoint_step or 0) > 0)
+        kill_rank(world, run, 1)
+
+    return story(world, "fail", act, succeeded)
+
+
+def suspend_and_resume(world: World, epochs: int = 100) -> Scenario:
+    def act(run: Run) -> None:
+        begin(world, run, training_job(epochs=epochs, workers=1))
+        run.wait("it trains", lambda: progress(run).step > 0)
+        run.patch(TRAININGJOBS, NAME, {"spec": {"suspend": True}})
+        run.wait("it is suspended", lambda: status(run).get("phase") == "Suspended")
+        run.patch(TRAININGJOBS, NAME, {"spec": {"suspend": False}})
+
+    return story(world, "suspend", act, succeeded)
+
+
+def delete_in_mid_run(world: World, epochs: int = 1000) -> Scenario:
+    def act(run: Run) -> None:
+        begin(world, run, training_job(epochs=epochs, workers=1))
+        run.wait("it trains", lambda: progress(run).step > 0)
+        run.delete(TRAININGJOBS, NAME)
+
+    return story(world, "delete", act, gone)
+
+
+def delete_at_once(world: World, epochs: int = 1000) -> Scenario:
+    """As soon as the first child is there, so that the operator is in the midst of making the others, or dead."""
+
+    def act(run: Run) -> None:
+        begin(world, run, training_job(epochs=epochs, workers=1))
+        run.wait("the first child", lambda: run.objects(CONFIGMAPS))
+        run.delete(TRAININGJOBS, NAME)
+
+    return story(world, "delete-early", act, gone)

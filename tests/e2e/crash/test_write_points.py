@@ -1,0 +1,51 @@
+"""The operator is killed right before and right after each of its writes; what is left is as if nothing had been."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+
+import pytest
+
+from tests.e2e.crash import operator, stories
+from tests.e2e.crash.conftest import World
+from tests.faults.proxy import Moment
+from tests.faults.scenario import Report, Scenario, crash_everywhere
+
+Story = Callable[[World], Scenario]
+
+
+def held(report: Report) -> None:
+    print("\n" + report.table())
+    assert report.violations == []
+    surely = [name for name in report.not_reached if not operator.recurring(name)]
+    assert not surely, "points that no kill came to"
+
+
+def kinds(report: Report) -> Counter[str]:
+    return Counter(one.kind for one in report.undisturbed.left.elements())
+
+
+def test_a_training_whose_operator_dies_at_its_most_telling_writes(world: World) -> None:
+    points = [("POST jobs digits-<uid>-1", Moment.AFTER)]
+    held(crash_everywhere(stories.train(world), world.kubeconfig, only=points))
+
+
+@pytest.mark.long
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize(
+    ("story", "jobs"),
+    [
+        (stories.train, 1),
+        (stories.train_with_a_failing_worker, 2),
+        (stories.suspend_and_resume, 2),
+        (stories.delete_in_mid_run, 0),
+        (stories.delete_at_once, 0),
+    ],
+    ids=lambda value: getattr(value, "__name__", None),
+)
+def test_the_end_is_the_same_after_a_kill_at_any_write(world: World, story: Story, jobs: int) -> None:
+    report = crash_everywhere(story(world), world.kubeconfig)
+    held(report)
+    assert kinds(report)["Job"] == jobs
+    assert kinds(report)["ModelVersion"] == (1 if jobs else 0)
