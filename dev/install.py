@@ -31,6 +31,7 @@ def install(target: Target, refs: Mapping[str, str], server: Store, steps: Steps
     values = {
         "image": refs["operator"],
         "trainerImage": refs["trainer"],
+        "serverImage": refs["server"],
         "storage.uri": f"s3://{BUCKET}/store",
         "storage.endpoint": server.inside,
         "storage.region": server.region,

@@ -7,18 +7,28 @@ import contextlib
 import logging
 import signal
 from collections.abc import Awaitable, Callable, Coroutine
-from typing import Any
+from typing import Any, TypeVar
 
 import kopf
 import prometheus_client
 
 from modelwright import __version__
+from modelwright.controllers.inferenceservice import observed as serving
+from modelwright.controllers.inferenceservice.observed import SERVICE_LABEL
+from modelwright.controllers.inferenceservice.reconcile import Caches, InferenceServiceController
 from modelwright.controllers.model.reconcile import ModelController
-from modelwright.controllers.modelversion.observed import VersionView, version_view
+from modelwright.controllers.modelversion.observed import (
+    VERSION_LABEL,
+    VersionView,
+    check_pod_view,
+    check_view,
+    version_view,
+)
 from modelwright.controllers.modelversion.reconcile import ModelVersionController
 from modelwright.controllers.shell import Objects
-from modelwright.controllers.trainingjob.observed import NAME_LABEL, JobView, PodView, job_view, pod_view
+from modelwright.controllers.trainingjob import observed as training
 from modelwright.controllers.trainingjob.reconcile import TrainingJobController
+from modelwright.kube.cache import OnChange
 from modelwright.kube.client import Client
 from modelwright.kube.events import EventRecorder
 from modelwright.kube.lease import Lease, LeaseLost, Timing, identity
@@ -28,10 +38,14 @@ from modelwright.kube.reflector import Reflector
 from modelwright.kube.resources import (
     API_GROUP,
     API_VERSION,
+    DEPLOYMENTS,
+    ENDPOINTSLICES,
+    INFERENCESERVICES,
     JOBS,
     MODELS,
     MODELVERSIONS,
     PODS,
+    SERVICES,
     TRAININGJOBS,
     Key,
     Object,
@@ -39,9 +53,13 @@ from modelwright.kube.resources import (
 )
 from modelwright.settings import Misconfigured, Settings, from_environment
 
+T = TypeVar("T")
+S = TypeVar("S", bound=serving.View)
+
 log = logging.getLogger("modelwright")
 
-Reconcile = Callable[[Key], Awaitable[float | None]]
+# Kopf watches these.
+_OURS = (TRAININGJOBS, MODELVERSIONS, MODELS, INFERENCESERVICES)
 
 
 class Operator:
@@ -49,62 +67,111 @@ class Operator:
 
     def __init__(self, client: Client, settings: Settings, metrics: Metrics) -> None:
         self._client = client
-        self._settings = settings
         self._metrics = metrics
         self._namespace = settings.watch_namespace or None
         self._events = EventRecorder(client, instance=identity(), metrics=metrics)
-        self._objects = {
-            resource: Objects(resource, client, self._events) for resource in (TRAININGJOBS, MODELVERSIONS, MODELS)
-        }
-        selector = {NAME_LABEL: None}
-        self._jobs: Reflector[JobView] = Reflector(
-            client, JOBS, job_view, self._job_changed, namespace=self._namespace, selector=selector, metrics=metrics
-        )
-        self._pods: Reflector[PodView] = Reflector(
-            client, PODS, pod_view, self._pod_changed, namespace=self._namespace, selector=selector, metrics=metrics
-        )
-        self._versions: Reflector[VersionView] = Reflector(
-            client,
+        self._objects = {resource: Objects(resource, client, self._events) for resource in _OURS}
+        self._reflectors: list[Reflector[Any]] = []
+        self._queues: dict[Resource, WorkQueue[Key]] = {}
+        # InferenceServices by the model that they serve, or once served.
+        self._subscribers: dict[Key, set[Key]] = {}
+        jobs = self._children(TRAININGJOBS, JOBS, training.job_view, training.NAME_LABEL, lambda job: job.training_job)
+        pods = self._children(TRAININGJOBS, PODS, training.pod_view, training.NAME_LABEL, lambda pod: pod.training_job)
+        self._versions: Reflector[VersionView] = self._reflector(
             MODELVERSIONS,
             version_view,
             self._version_changed,
-            namespace=self._namespace,
             indexes={"model": lambda view: (Key(view.key.namespace, view.model),)},
-            metrics=metrics,
         )
         self._training = TrainingJobController(
-            client, settings, self._objects[TRAININGJOBS], self._jobs, self._pods, self._versions
+            client, settings, self._objects[TRAININGJOBS], jobs, pods, self._versions
         )
-        version = ModelVersionController(self._objects[MODELVERSIONS], self._objects[TRAININGJOBS])
+        version = ModelVersionController(
+            client,
+            settings,
+            self._objects[MODELVERSIONS],
+            self._objects[TRAININGJOBS],
+            self._children(MODELVERSIONS, JOBS, check_view, VERSION_LABEL, lambda job: job.version),
+            self._children(MODELVERSIONS, PODS, check_pod_view, VERSION_LABEL, lambda pod: pod.version),
+        )
         model = ModelController(self._objects[MODELS], self._versions)
-        self._queues: dict[Resource, WorkQueue[Key]] = {
-            resource: WorkQueue(reconcile, name=resource.plural, metrics=metrics)
-            for resource, reconcile in (
-                (TRAININGJOBS, self._training.reconcile),
-                (MODELVERSIONS, version.reconcile),
-                (MODELS, model.reconcile),
+        self._serving = InferenceServiceController(
+            client, settings, self._objects[INFERENCESERVICES], self._objects[MODELS], self._serving_caches()
+        )
+        for resource, reconcile in (
+            (TRAININGJOBS, self._training.reconcile),
+            (MODELVERSIONS, version.reconcile),
+            (MODELS, model.reconcile),
+            (INFERENCESERVICES, self._serving.reconcile),
+        ):
+            self._queues[resource] = WorkQueue(reconcile, name=resource.plural, metrics=metrics)
+
+    def _reflector(
+        self, resource: Resource, project: Callable[[Object], T], changed: OnChange[T], **options: Any
+    ) -> Reflector[T]:
+        made = Reflector(
+            self._client,
+            resource,
+            project,
+            changed,
+            namespace=self._namespace,
+            metrics=self._metrics,
+            **options,
+        )
+        self._reflectors.append(made)
+        return made
+
+    def _children(
+        self,
+        owner: Resource,
+        resource: Resource,
+        project: Callable[[Object], T],
+        label: str,
+        of: Callable[[T], str],
+        **options: Any,
+    ) -> Reflector[T]:
+        """Children that bear `label`; a change of one wakes the owner of the name `of` it, which is enough: a pod's own
+        owner is a Job or a ReplicaSet."""
+
+        def changed(key: Key, old: T | None, new: T | None) -> None:
+            for view in (old, new):
+                if view is not None:
+                    self._queues[owner].add(Key(key.namespace, of(view)))
+
+        return self._reflector(resource, project, changed, selector={label: None}, **options)
+
+    def _serving_caches(self) -> Caches:
+        def children(resource: Resource, project: Callable[[Object], S], **options: Any) -> Reflector[S]:
+            return self._children(
+                INFERENCESERVICES, resource, project, SERVICE_LABEL, lambda view: view.service, **options
             )
-        }
 
-    # Children wake their owners. A pod's owner is a Job, whose label tells of the TrainingJob: the name is enough.
-
-    def _job_changed(self, key: Key, old: JobView | None, new: JobView | None) -> None:
-        view = new or old
-        if view is not None:
-            self._queues[TRAININGJOBS].add(Key(key.namespace, view.training_job))
-
-    def _pod_changed(self, key: Key, old: PodView | None, new: PodView | None) -> None:
-        view = new or old
-        if view is not None:
-            self._queues[TRAININGJOBS].add(Key(key.namespace, view.training_job))
+        return Caches(
+            deployments=children(DEPLOYMENTS, serving.deployment_view),
+            pods=children(PODS, serving.pod_view, indexes={"service": lambda pod: (Key(pod.namespace, pod.service),)}),
+            services=children(SERVICES, serving.service_view),
+            slices=children(
+                ENDPOINTSLICES,
+                serving.slice_view,
+                indexes={"service": lambda one: (Key(one.namespace, one.service),)},
+            ),
+            jobs=children(JOBS, serving.job_view),
+            versions=self._versions,
+        )
 
     def _version_changed(self, key: Key, old: VersionView | None, new: VersionView | None) -> None:
         view = new or old
         if view is None:
             return
         self._queues[MODELS].add(Key(key.namespace, view.model))
+        self._wake_services(key.namespace, view.model)
         if view.training_job and (old is None or new is None):
             self._queues[TRAININGJOBS].add(Key(key.namespace, view.training_job))
+
+    def _wake_services(self, namespace: str, model: str) -> None:
+        """Those that serve the model, for what its versions and channels are now."""
+        for key in self._subscribers.get(Key(namespace, model), ()):
+            self._queues[INFERENCESERVICES].add(key)
 
     def told(self, resource: Resource, obj: Object, *, deleted: bool) -> None:
         """An event of one of our own kinds, as Kopf brings it."""
@@ -116,6 +183,14 @@ class Operator:
         else:
             objects.observe(obj)
         self._queues[resource].add(key)
+        if resource == MODELS:
+            self._wake_services(*key)
+        if resource == INFERENCESERVICES:
+            model = Key(key.namespace, obj["spec"]["model"]["name"])
+            if deleted:
+                self._subscribers.get(model, set()).discard(key)
+            else:
+                self._subscribers.setdefault(model, set()).add(key)
         if resource == TRAININGJOBS:
             reference = ((obj.get("status") or {}).get("modelVersionRef") or {}).get("name")
             if reference:
@@ -129,21 +204,15 @@ class Operator:
 
     async def run(self) -> None:
         """Runs until it is cancelled, or until a part of it ends, which none does by itself."""
-        parts: list[Coroutine[Any, Any, None]] = [
-            self._jobs.run(),
-            self._pods.run(),
-            self._versions.run(),
-            self._events.run(),
-        ]
-        tasks = [asyncio.create_task(part) for part in parts]
+        parts: list[Coroutine[Any, Any, None]] = [reflector.run() for reflector in self._reflectors]
+        tasks = [asyncio.create_task(part) for part in (*parts, self._events.run())]
         try:
             # No plan before the children are known: it would make them again.
-            await asyncio.gather(self._jobs.synced(), self._pods.synced(), self._versions.synced())
+            await asyncio.gather(*(reflector.synced() for reflector in self._reflectors))
             tasks += [asyncio.create_task(queue.run()) for queue in self._queues.values()]
             tasks.append(asyncio.create_task(self._watch()))
-            log.info(
-                "leading: %d jobs, %d pods, %d versions known", len(self._jobs), len(self._pods), len(self._versions)
-            )
+            known = ", ".join(f"{len(one)} {one.resource.plural}" for one in self._reflectors)
+            log.info("leading: %s known", known)
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             for task in done:
                 task.result()
@@ -152,6 +221,7 @@ class Operator:
             with contextlib.suppress(Exception):
                 await self._events.drain()
             await self._training.close()
+            await self._serving.close()
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)

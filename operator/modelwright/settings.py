@@ -27,6 +27,7 @@ class Settings:
 
     namespace: str
     trainer_image: str
+    server_image: str = ""
     watch_namespace: str = ""
     storage: StorageDefaults = StorageDefaults()
     metrics_port: int = 9400
@@ -54,6 +55,7 @@ def from_environment(environment: Mapping[str, str] = os.environ) -> Settings:
     return Settings(
         namespace=required("MODELWRIGHT_NAMESPACE", "the operator's own namespace"),
         trainer_image=required("MODELWRIGHT_TRAINER_IMAGE", "the image of training pods"),
+        server_image=environment.get("MODELWRIGHT_SERVER_IMAGE", ""),
         watch_namespace=environment.get("MODELWRIGHT_WATCH_NAMESPACE", ""),
         storage=StorageDefaults(
             uri=environment.get("MODELWRIGHT_STORAGE_URI", ""),

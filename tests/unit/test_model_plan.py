@@ -7,12 +7,13 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 from modelwright.api.model import Model
-from modelwright.api.model_version import ModelVersion
+from modelwright.api.model_version import ModelVersion, ModelVersionStatus
 from modelwright.api.training_job import TrainingJob
 from modelwright.api.versions import model_version_name, precedence
 from modelwright.controllers.model import reconcile as model_controller
 from modelwright.controllers.modelversion import reconcile as version_controller
 from modelwright.controllers.modelversion.observed import VersionView
+from modelwright.kube.conditions import State
 from modelwright.kube.resources import Key
 
 API = "modelwright.dev/v1alpha1"
@@ -20,7 +21,8 @@ API = "modelwright.dev/v1alpha1"
 
 def version(number: str, *, ready: bool = True, variant: str = "", deleting: bool = False) -> VersionView:
     key = Key("team", model_version_name("digits", number, variant or None))
-    return VersionView(key, "digits", number, variant, "job", ready, "sha256:" + number if ready else "", deleting)
+    digest, uri = ("sha256:" + number, f"s3://bucket/{number}") if ready else ("", "")
+    return VersionView(key, "digits", number, variant, "job", ready, digest, uri, deleting)
 
 
 def model(channels: dict[str, Any], status: dict[str, Any] | None = None) -> Model:
@@ -94,12 +96,17 @@ def job(*, published: bool, number: str = "1.0.0") -> TrainingJob:
     )
 
 
+def planned(version: ModelVersion, training: TrainingJob | None) -> tuple[ModelVersionStatus, State]:
+    made = version_controller.plan_training(version, "job", training)
+    return made.status, made.state
+
+
 def test_a_version_is_ready_once_its_job_has_published_it() -> None:
-    waiting, state = version_controller.plan(model_version(), None)
+    waiting, state = planned(model_version(), None)
     assert (waiting.phase, state.main.message) == ("Pending", "TrainingJob job does not exist")
-    waiting, state = version_controller.plan(model_version(), job(published=False))
+    waiting, state = planned(model_version(), job(published=False))
     assert (waiting.phase, state.main.message) == ("Pending", "TrainingJob job has not published it")
-    ready, _ = version_controller.plan(model_version(), job(published=True))
+    ready, _ = planned(model_version(), job(published=True))
     assert ready.phase == "Ready"
     assert ready.artifact is not None
     assert ready.metrics == {"accuracy": "0.97"}
@@ -109,13 +116,13 @@ def test_a_version_is_ready_once_its_job_has_published_it() -> None:
 
 
 def test_a_job_that_publishes_another_version_makes_this_one_not_ready() -> None:
-    status, _ = version_controller.plan(model_version(), job(published=True, number="2.0.0"))
+    status, _ = planned(model_version(), job(published=True, number="2.0.0"))
     assert status.phase == "Pending"
 
 
 def test_what_is_published_stays_so_whatever_becomes_of_the_job() -> None:
-    ready, _ = version_controller.plan(model_version(), job(published=True))
+    ready, _ = planned(model_version(), job(published=True))
     later = model_version().model_copy(update={"status": ready})
-    status, state = version_controller.plan(later, None)
+    status, state = planned(later, None)
     assert (status.artifact, status.metrics) == (ready.artifact, ready.metrics)
     assert state.main.status == "True"

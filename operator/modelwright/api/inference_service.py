@@ -30,7 +30,6 @@ class Revision(StatusModel):
     model_version_ref: StatusRef = Field(description="The ModelVersion.")
     image: str = Field(max_length=512, description="The model server's image.")
     template: int = Field(ge=1, description="Which form of the operator's pod template.")
-    asked: str = Field(max_length=32, description="A hash of the spec (less replicas) and the version that led to it.")
 
 
 class Observation(StatusModel):

@@ -35,6 +35,11 @@ def without_credentials(spec: Mapping[str, Any]) -> Object:
     return {**kept, "automountServiceAccountToken": False}
 
 
+def store_bucket(uri: str) -> str:
+    """The store that an object lies in: how to reach it is all that a pod is told beside the object's URI."""
+    return "/".join(uri.split("/")[:3]) if uri.startswith("s3://") else "file:///"
+
+
 def overlaid(under: Mapping[str, Any], over: Mapping[str, Any]) -> Object:
     """`over` laid on `under`: objects field by field, lists of named things by name; all else is replaced."""
     merged = dict(under)

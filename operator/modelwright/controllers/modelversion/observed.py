@@ -6,10 +6,12 @@ import dataclasses
 
 from modelwright.kube.resources import Key, Object
 
+VERSION_LABEL = "modelwright.dev/modelversion"
+
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class VersionView:
-    """A ModelVersion. `training_job` is the name in its source; `digest` is empty until it is Ready."""
+    """A ModelVersion. `training_job` is the name in its source; `digest` and `uri` are empty until it is Ready."""
 
     key: Key
     model: str
@@ -18,12 +20,34 @@ class VersionView:
     training_job: str
     ready: bool
     digest: str
+    uri: str
     deleting: bool
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class CheckView:
+    """The Job that checks an imported artifact. `ended` is "Complete", "Failed" or empty, `message` of its failure."""
+
+    name: str
+    uid: str
+    version: str
+    ended: str
+    message: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class CheckPodView:
+    """A pod of such a Job: `waits` is why it does not run, in Kubernetes' words; `message` is what it left."""
+
+    version: str
+    waits: str
+    message: str
 
 
 def version_view(obj: Object) -> VersionView:
     metadata, spec, status = obj["metadata"], obj["spec"], obj.get("status") or {}
     reference = (spec.get("source") or {}).get("trainingJobRef") or {}
+    artifact = status.get("artifact") or {}
     ready = any(one["type"] == "Ready" and one["status"] == "True" for one in status.get("conditions") or ())
     return VersionView(
         key=Key(metadata["namespace"], metadata["name"]),
@@ -32,6 +56,34 @@ def version_view(obj: Object) -> VersionView:
         variant=str(spec.get("variant", "")),
         training_job=str(reference.get("name", "")),
         ready=ready,
-        digest=str((status.get("artifact") or {}).get("digest", "")),
+        digest=str(artifact.get("digest", "")),
+        uri=str(artifact.get("uri", "")),
         deleting=bool(metadata.get("deletionTimestamp")),
     )
+
+
+def check_view(obj: Object) -> CheckView:
+    metadata, status = obj["metadata"], obj.get("status") or {}
+    held = {one["type"]: one for one in status.get("conditions") or () if one["status"] == "True"}
+    return CheckView(
+        name=metadata["name"],
+        uid=metadata["uid"],
+        version=(metadata.get("labels") or {}).get(VERSION_LABEL, ""),
+        ended="Complete" if "Complete" in held else "Failed" if "Failed" in held else "",
+        message=str(held.get("Failed", {}).get("message", "")),
+    )
+
+
+def check_pod_view(obj: Object) -> CheckPodView:
+    metadata, status = obj["metadata"], obj.get("status") or {}
+    waits = message = ""
+    for container in status.get("containerStatuses") or ():
+        state = container.get("state") or {}
+        waiting, ended = state.get("waiting") or {}, state.get("terminated") or {}
+        # "ContainerCreating" is on its way; all else says more.
+        waits = f"{waiting['reason']}: {waiting['message']}" if waiting.get("message") else waits
+        message = str(ended.get("message", "")) or message
+    for condition in status.get("conditions") or ():
+        if condition["type"] == "PodScheduled" and condition["status"] == "False":
+            waits = str(condition.get("message", ""))
+    return CheckPodView(version=(metadata.get("labels") or {}).get(VERSION_LABEL, ""), waits=waits, message=message)
