@@ -1,0 +1,56 @@
+"""What a serving pod tells Prometheus, by the names and labels of `modelwright.serving`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from modelwright import serving
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
+
+CONTENT_TYPE = CONTENT_TYPE_LATEST.encode()
+_LABELS = ("model", "version")
+
+
+class Metrics:
+    """The figures of one model version. The gauges are read where they are, when somebody asks."""
+
+    def __init__(self, model: str, version: str) -> None:
+        self._registry = CollectorRegistry()
+        self._labels = (model, version)
+        self._requests = Counter(
+            serving.REQUESTS, serving.METRICS[serving.REQUESTS], (*_LABELS, "code"), registry=self._registry
+        )
+        self._by_code: dict[int, Counter] = {}
+        self._seconds = Histogram(
+            serving.REQUEST_SECONDS, serving.METRICS[serving.REQUEST_SECONDS], _LABELS,
+            buckets=serving.LATENCY_BOUNDS, registry=self._registry,
+        ).labels(*self._labels)  # fmt: skip
+        self._load = Gauge(
+            serving.LOAD_SECONDS, serving.METRICS[serving.LOAD_SECONDS], (*_LABELS, "part"), registry=self._registry
+        )
+        # There from the start: a rate over a counter that appears with its first error misses that error.
+        for code in (200, 400, 500):
+            self._counter(code)
+
+    def answered(self, code: int, seconds: float) -> None:
+        """An inference request was answered with status `code`, `seconds` after its last byte came."""
+        self._counter(code).inc()
+        self._seconds.observe(seconds)
+
+    def loaded(self, part: str, seconds: float) -> None:
+        self._load.labels(*self._labels, part).set(seconds)
+
+    def follow(self, name: str, value: Callable[[], float]) -> None:
+        """The gauge `name` of `modelwright.serving` is what `value` gives."""
+        gauge = Gauge(name, serving.METRICS[name], _LABELS, registry=self._registry)
+        gauge.labels(*self._labels).set_function(value)
+
+    def text(self) -> bytes:
+        return generate_latest(self._registry)
+
+    def _counter(self, code: int) -> Counter:
+        found = self._by_code.get(code)
+        if found is None:
+            found = self._by_code[code] = self._requests.labels(*self._labels, str(code))
+        return found
