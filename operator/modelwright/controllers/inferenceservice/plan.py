@@ -436,8 +436,12 @@ class _Pass:
         deployment = self.seen.deployments.get(target.name)
         replicas = self._replicas_for(target)
         trouble = words.trouble(deployment, self.seen.servers(target.name))
+        no_room = trouble is not None and trouble.no_room
+        if rollout.reason in words.NO_ROOM and not no_room:
+            # Room has appeared: the time counts from here.
+            rollout = rollout.model_copy(update={"since": self.now, "reason": None})
         waited = self._since(rollout.since)
-        if waited >= self.wanted.ready_timeout and not (trouble and trouble.no_room):
+        if waited >= self.wanted.ready_timeout and not no_room:
             why = f": {trouble.message}" if trouble else ""
             return self._fail(
                 rollout, "ReadyTimeout", f"its pods were not ready after {self.wanted.ready_timeout:g} s{why}"

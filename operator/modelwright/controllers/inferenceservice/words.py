@@ -15,13 +15,20 @@ if TYPE_CHECKING:
     from modelwright.controllers.inferenceservice.plan import Wanted
 
 
+NO_ROOM = frozenset({"Unschedulable", "QuotaExceeded"})
+"""The cluster lacks what the pods ask for, which may change without them."""
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class Trouble:
-    """Why pods are not ready. `no_room`: the cluster lacks what they ask for, which may change without them."""
+    """Why pods are not ready."""
 
     reason: str
     message: str
-    no_room: bool = False
+
+    @property
+    def no_room(self) -> bool:
+        return self.reason in NO_ROOM
 
 
 def pods(count: int) -> str:
@@ -47,9 +54,10 @@ def trouble(deployment: DeploymentView | None, servers: Sequence[PodView]) -> Tr
             return Trouble(pod.waits_reason, f"pod {pod.name} cannot start: {pod.waits_reason}: {pod.waits}")
     for pod in servers:
         if pod.unschedulable:
-            return Trouble("Unschedulable", f"pod {pod.name} cannot be scheduled: {pod.unschedulable}", no_room=True)
+            return Trouble("Unschedulable", f"pod {pod.name} cannot be scheduled: {pod.unschedulable}")
     if deployment is not None and deployment.refused:
-        return Trouble("PodsRefused", deployment.refused, no_room="exceeded quota" in deployment.refused)
+        reason = "QuotaExceeded" if "exceeded quota" in deployment.refused else "PodsRefused"
+        return Trouble(reason, deployment.refused)
     for pod in servers:
         if pod.restarts and not pod.ready and pod.exit_code is not None:
             how = f"{pod.exit_reason}, exit code {pod.exit_code}"
