@@ -260,3 +260,13 @@ def test_a_deleted_job_is_followed_by_an_attempt_of_another_name_once_its_pods_h
 def test_a_worker_that_has_failed_does_not_look_as_if_it_started() -> None:
     made = planned(jobs=(job(),), pods=(pod(0), pod(1, phase="Failed", exit_code=24)))
     assert (made.phase, made.state.main.reason) == ("Running", "Finishing")
+
+
+def test_suspended_and_resumed_is_another_try_after_a_failure_for_good_too() -> None:
+    refused = (failed(1, Outcome.STORE_REFUSED),)
+    assert planned(jobs=refused, ended=5).phase == "Failed"
+    assert planned(with_(suspend=True), refused, ended=5).phase == "Suspended"
+    resumed = planned(jobs=refused, ended=5, told=Told(1, suspended=True))
+    assert resumed.action == Start(2)
+    once_more = (*refused, failed(2, Outcome.STORE_REFUSED))
+    assert planned(jobs=once_more, ended=5, told=Told(2)).phase == "Failed"

@@ -67,10 +67,12 @@ Action = Start | Suspend | Publish
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Told:
-    """What status says already, which outlives Jobs and pods: the newest attempt, and the result once it was read."""
+    """What status says already, which outlives Jobs and pods: the newest attempt, the result once it was read, and
+    whether all has come to rest as the user wished."""
 
     attempt: int = 0
     result: Publish | None = None
+    suspended: bool = False
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -115,7 +117,7 @@ def plan(
     if newest is not None and newest.ended == "Complete":
         return _after_success(wanted, newest, pods, restarts)
     if newest is not None and newest.ended == "Failed" and newest.run_hash == wanted.run_hash:
-        return _after_failure(wanted, newest, failures, restarts, now)
+        return _after_failure(wanted, newest, failures, restarts, now, told)
     if wanted.problem:
         state = conditions.stalled("Succeeded", wanted.problem_reason, wanted.problem)
         return Plan("Failed", state, attempt=number, restarts=restarts, event=(wanted.problem_reason, wanted.problem))
@@ -186,17 +188,22 @@ def _after_failure(
     failures: Sequence[Failure],
     restarts: int,
     now: datetime.datetime,
+    told: Told,
 ) -> Plan:
     last = failures[-1]
+    if wanted.suspend:
+        if job.active:
+            return _suspending(job, restarts)
+        return Plan("Suspended", _suspended(f"after attempt {job.attempt}"), attempt=job.attempt, restarts=restarts)
+    if told.suspended and not job.active:
+        # Also after a failure for good: what was wrong may lie where nobody looks for changes, such as in a Secret, and
+        # so this is how a person asks for another try.
+        return _start(job.attempt + 1, restarts, "resumed from the last checkpoint")
     if not last.retried or (last.counted and restarts > wanted.max_restarts):
         used = f" (after {restarts - 1} of {wanted.max_restarts} restarts)" if last.retried else ""
         message = f"{last.message}{used}"
         state = conditions.stalled("Succeeded", last.reason, message)
         return Plan("Failed", state, attempt=job.attempt, restarts=restarts, event=(last.reason, message))
-    if wanted.suspend:
-        if job.active:
-            return _suspending(job, restarts)
-        return Plan("Suspended", _suspended(f"after attempt {job.attempt}"), attempt=job.attempt, restarts=restarts)
     wait = BACKOFF_SECONDS[min(restarts, len(BACKOFF_SECONDS) - 1)] if last.counted else 0.0
     passed = (now - job.ended_at).total_seconds() if job.ended_at else wait
     if passed < wait:

@@ -63,11 +63,13 @@ def told(job: TrainingJob) -> Told:
     """What status says of attempts and of the result. What is published never changes, and so is believed."""
     status = job.status
     attempt = status.attempt.number if status.attempt else 0
+    suspended = status.phase == "Suspended"
     if status.artifact is None:
-        return Told(attempt)
+        return Told(attempt, suspended=suspended)
     metrics = tuple((name, float(figure)) for name, figure in sorted((status.metrics or {}).items()))
     at = status.progress or TrainingProgress()
-    return Told(attempt, Publish(status.artifact.uri, status.artifact.digest, metrics, at.epoch or 0, at.step or 0))
+    result = Publish(status.artifact.uri, status.artifact.digest, metrics, at.epoch or 0, at.step or 0)
+    return Told(attempt, result, suspended)
 
 
 def run_hash(job: TrainingJob) -> str:
