@@ -198,9 +198,9 @@ def _placed(service: InferenceService) -> Object:
     overlay = _overlay(service)
     kept = {key: value for key, value in overlay.items() if key in _PLACING}
     mine = [one for one in overlay.get("containers") or () if one.get("name") == CONTAINER]
-    return kept | {
-        "containers": [{key: one[key] for key in ("name", "env", "volumeMounts") if key in one} for one in mine]
-    }
+    if mine:
+        kept["containers"] = [{key: mine[0][key] for key in ("name", "env", "volumeMounts") if key in mine[0]}]
+    return kept
 
 
 def analysis_job(service: InferenceService, revision: Revision, reach: Reach, owner: Object) -> Object:
