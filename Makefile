@@ -13,7 +13,7 @@ PYTHON := .venv/bin/python
 READY := .venv/.ready
 DEVCLUSTER = $(PYTHON) -m devcluster
 # In the order of their cost, so that a mistake shows early.
-TIERS := tests/unit tests/cluster tests/e2e
+TIERS := tests/unit tests/server tests/cluster tests/e2e
 
 .PHONY: help demo test test-long test-trainer bench lint format generate lock up down status env images unit clean
 
@@ -26,7 +26,7 @@ $(READY): requirements/dev.txt requirements/uv.txt pyproject.toml dev/bootstrap
 demo: $(READY) ## bring up a cluster where there is none, run the main job on it and show it
 	@$(PYTHON) -m dev.demo
 
-test: $(READY) lint ## all that must hold: lint, unit, cluster and end-to-end tests
+test: $(READY) lint ## all that must hold: lint, unit, server, cluster and end-to-end tests
 	@$(PYTHON) -m pytest $(TIERS) -m "not long" $(PYTEST)
 
 test-long: $(READY) lint test-trainer ## the same with the tests that take their time

@@ -261,9 +261,13 @@ class _Connection(asyncio.Protocol):
             try:
                 self._parser.feed_data(data)
             except httptools.HttpParserUpgrade as upgrade:
+                if self._parser.get_method() == b"CONNECT":
+                    self._refuse(error_response(405, "this server is no proxy: CONNECT is not for it"))
+                    return
                 # An offer that is declined by answering in HTTP/1.1 (RFC 9110, 7.8): Java's client makes it (h2c) with
-                # its first request. The parser stops behind that request; another goes on with what follows.
-                data = data[upgrade.args[0] :]
+                # its first request. The parser takes what follows the head for another protocol, the request's body,
+                # too: so a new one reads the same head, without the offer, and goes on.
+                data = self._without_offer() + data[upgrade.args[0] :]
                 self._parser = httptools.HttpRequestParser(self)
             except httptools.HttpParserError as error:
                 if not self._refused:
@@ -271,6 +275,13 @@ class _Connection(asyncio.Protocol):
                 return
             else:
                 return
+
+    def _without_offer(self) -> bytes:
+        kept = (pair for pair in self._headers.items() if pair[0] not in (b"upgrade", b"http2-settings", b"connection"))
+        connection = self._headers.get(b"connection", b"").lower()
+        ends = b"close" if b"close" in connection else b"keep-alive"
+        lines = (name + b": " + value + b"\r\n" for name, value in (*kept, (b"connection", ends)))
+        return b"".join((self._parser.get_method(), b" ", self._target, b" HTTP/1.1\r\n", *lines, b"\r\n"))
 
     # What the parser calls.
 
@@ -291,7 +302,7 @@ class _Connection(asyncio.Protocol):
     def on_headers_complete(self) -> None:
         self._in_head = False
         self._head_bytes = 0
-        if self._refused:
+        if self._refused or self._parser.should_upgrade():
             return
         length = self._headers.get(b"content-length", b"0")
         if not length.isdigit() or int(length) > self.server.max_body:
@@ -312,14 +323,12 @@ class _Connection(asyncio.Protocol):
         self.receiving = False
         self._in_head = True
         self._arrived_bytes = 0
-        if self._refused:
+        if self._refused or self._parser.should_upgrade():
             return
         body = self._body[0] if len(self._body) == 1 else b"".join(self._body)
         method, keep_alive = self._parser.get_method().decode(), self._parser.should_keep_alive()
         request = Request(method, self._target, self._headers, body, keep_alive)
         self._body = []
-        if method == "CONNECT":  # what follows would be no HTTP
-            request.keep_alive = False
         self._waiting.append(request)
         self._begin_next()
         if self._waiting:  # a client that sends ahead of the answers waits in its own buffers, not in ours
