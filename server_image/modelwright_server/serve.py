@@ -61,9 +61,8 @@ class Pod:
             try:
                 await server.listen(port)
             except OSError as error:
-                raise ServingFailed(
-                    Reason.INVALID_RUN, f"port {port} cannot be listened on: {error.strerror}"
-                ) from error
+                words = os.strerror(error.errno or 0)
+                raise ServingFailed(Reason.INVALID_RUN, f"port {port} cannot be listened on: {words}") from error
         loading: asyncio.Future[Loaded] = loop.create_future()
         threading.Thread(target=self._load, args=(loading,), name="loading", daemon=True).start()
         stopped = asyncio.create_task(stop.wait())

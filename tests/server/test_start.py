@@ -183,9 +183,13 @@ def test_a_port_that_is_taken_is_told(serve: Serve, published: Published) -> Non
 
 @pytest.mark.parametrize(
     ("replaced", "words"),
-    [(None, "MODELWRIGHT_SERVING is not set"), ("{{", "Invalid JSON"), ('{"contract":2,', "contract: Input should be 1"),
-     ('{"colour":"green",', "colour: Extra inputs are not permitted")],
-)  # fmt: skip
+    [
+        (None, "MODELWRIGHT_SERVING is not set"),
+        ("{{", "Invalid JSON"),
+        ('{"contract":2,', "contract: Input should be 1"),
+        ('{"colour":"green",', "colour: Extra inputs are not permitted"),
+    ],
+)
 def test_a_run_that_cannot_be_read_is_told(
     serve: Serve, published: Published, server: Server, replaced: str | None, words: str
 ) -> None:
