@@ -87,7 +87,8 @@ def _serve(environment: Mapping[str, str], termination: Path) -> int:
         logging.getLogger(__name__).error("%s: %s", failed.reason.reason, failed)  # noqa: TRY400 - its words suffice
         _leave(termination, failed.failure.to_message())
         code = failed.reason.code
-    # An inference that did not end within the grace period would be waited for at the interpreter's end.
+    # An inference that did not end within the grace period runs on in native code, which an interpreter that takes
+    # itself down around it may not survive: the end is graceful already.
     logging.shutdown()
     sys.stdout.flush()
     os._exit(code)

@@ -9,7 +9,6 @@ import os
 import signal
 import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import uvloop
@@ -21,6 +20,7 @@ from modelwright_server.failures import ServingFailed
 from modelwright_server.http11 import Answer, HttpServer, Request, Response, error_response
 from modelwright_server.loading import Loaded, load
 from modelwright_server.metrics import CONTENT_TYPE, Metrics
+from modelwright_server.workers import Workers
 
 log = logging.getLogger(__name__)
 
@@ -38,8 +38,7 @@ class Pod:
         self.threads = run.threads or processor.threads()
         # As many inferences at once as there are threads to compute them, and one to decode the next meanwhile; more
         # would only wait for each other.
-        self.workers = ThreadPoolExecutor(self.threads + 1, thread_name_prefix="inference")
-        self.protocol = v2.Protocol(run, server_version, self.metrics, self.workers)
+        self.protocol = v2.Protocol(run, server_version, self.metrics, Workers(self.threads + 1))
         self.server = HttpServer(
             self.protocol,
             headers=((serving.VERSION_HEADER.lower().encode(), run.version_label.encode()),),
@@ -88,7 +87,6 @@ class Pod:
         await asyncio.sleep(self.run.lame_duck_seconds)
         if not await self.server.end(self.run.grace_seconds):
             log.warning("some requests were not answered within %g s", self.run.grace_seconds)
-        self.workers.shutdown(wait=False, cancel_futures=True)
         await self.admin.end(1.0)
 
     def _load(self, loading: asyncio.Future[Loaded]) -> None:

@@ -8,13 +8,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 from modelwright.serving import ServingRun
 
 from modelwright_server.http11 import Answer, Request, Response, error_response, json_response
 from modelwright_server.metrics import Metrics
+from modelwright_server.workers import Workers
 
 if TYPE_CHECKING:
     from modelwright_server.engine import Engine
@@ -77,7 +77,7 @@ class Model:
 class Protocol:
     """The handler of the port of inference. Inferences run on `workers`, everything else on the loop."""
 
-    def __init__(self, run: ServingRun, server_version: str, metrics: Metrics, workers: ThreadPoolExecutor) -> None:
+    def __init__(self, run: ServingRun, server_version: str, metrics: Metrics, workers: Workers) -> None:
         self.model: Model | None = None
         """None until the version may serve."""
         self.ready = False
