@@ -1,9 +1,4 @@
-"""`make demo`: what stands so far, shown on a real cluster from the start to the result.
-
-The operator is installed with Helm. Two pods with a GPU each find each other through a headless Service and add up a
-tensor; scikit-learn's digits are trained on two workers and published, and what was published is measured here; a
-Deployment behind a Service is reached from a pod and from the node.
-"""
+"""`make demo`: the main job, whole, on a real cluster: trained, served, upgraded under real requests, rolled back."""
 
 from __future__ import annotations
 
@@ -17,7 +12,7 @@ from typing import Any
 import boto3
 import botocore.exceptions
 
-from dev import digits, images
+from dev import digits, images, story
 from dev.install import install
 from dev.target import Store, Target, resolve, store
 from devcluster.progress import Hopeless, Step, StepFailed, Steps, human, wait_for
@@ -161,52 +156,37 @@ def run(steps: Steps) -> None:
     with store(target, steps) as server:
         prepare(target, server, NAMESPACE)
         install(target, refs, server, steps)
-        fabric = all_reduce(target, server, refs, steps)
         digits.upload(s3(server), BUCKET)
+        digits.forget(s3(server), BUCKET, f"artifacts/models/{NAMESPACE}/")
         digits.train(target, NAMESPACE, steps)
         with steps.step("fetch the version, check its digests, measure it with ONNX Runtime", usual=2):
             measured = digits.measure(target, server, NAMESPACE)
-    deploy_server(target, refs, steps)
-    url = f"http://server.{NAMESPACE}.svc/v2"
-    from_pod = visit(target, refs, steps, from_node=False, url=url)
-    from_node = visit(target, refs, steps, from_node=True, url=url)
-    _summary(target, fabric, measured, (from_pod, from_node), steps)
+        told = story.tell(story.Stage(target, server, refs["server"], NAMESPACE, steps, s3(server)))
+    _summary(target, measured, told, steps)
 
 
-def _summary(
-    target: Target, fabric: Mapping[str, Any], measured: digits.Measured, answers: tuple[str, str], steps: Steps
-) -> None:
+def _summary(target: Target, measured: digits.Measured, told: story.Told, steps: Steps) -> None:
     here = "" if target.devcluster else f" --context {target.context}"
     opening = f'  eval "$(make env NAME={target.name})"\n' if target.devcluster else ""
     closing = "\n  make status; make down" if target.devcluster else ""
-    table = target.kubectl("get", "modelwright", "--namespace", NAMESPACE).strip()
+    listed = target.kubectl("get", "modelwright", "--namespace", NAMESPACE).strip()
     print(
         f"""
-What was shown, on {"the devcluster " if target.devcluster else "the cluster of context "}{target.name}:
+What was shown, on {"the devcluster " if target.devcluster else "the cluster of context "}{target.name}, in \
+{human(steps.seconds)}:
 
-The pods reach each other: all-reduce of {fabric["worldSize"]} pods ({", ".join(fabric["hosts"])}) gives \
-{fabric["sum"]:g}, in {fabric["object"]}
-A model was trained, evaluated and published from examples/digits, as `kubectl get modelwright` tells:
+examples/digits was trained on 2 workers, evaluated and published: {measured.files} files \
+({measured.bytes / 1024:.0f} KiB) that agree
+with their digests ({measured.digest[:19]}…); accuracy {measured.published_accuracy:.1%} on the test split.
+{story.words(told)}
 
-{indented(table)}
-
-Its {measured.files} files ({measured.bytes / 1024:.0f} KiB) were fetched, and agree with their digests \
-({measured.digest[:19]}…).
-Accuracy: {measured.published_accuracy:.1%} on the test split as published; {measured.accuracy:.1%} on all \
-{measured.rows} rows, measured here.
-A Service answers a pod: {answers[0]}
-        and the node: {answers[1]}
-in {human(steps.seconds)}.
+{story.indented(listed)}
 
 To look around:
 {opening}  kubectl{here} get modelwright --namespace {NAMESPACE}
-  kubectl{here} describe trainingjob {digits.JOB} --namespace {NAMESPACE}
-  kubectl{here} get jobs,pods --namespace {NAMESPACE}{closing}"""
+  kubectl{here} describe inferenceservice {story.SERVICE} --namespace {NAMESPACE}
+  kubectl{here} get events --namespace {NAMESPACE} --field-selector involvedObject.name={story.SERVICE}{closing}"""
     )
-
-
-def indented(text: str) -> str:
-    return "\n".join(f"  {line}" if line else "" for line in text.splitlines())
 
 
 def main() -> int:

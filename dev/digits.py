@@ -40,6 +40,13 @@ def upload(client: Any, bucket: str) -> None:
     client.put_object(Bucket=bucket, Key=KEY, Body=as_parquet())
 
 
+def forget(client: Any, bucket: str, folder: str) -> None:
+    """Removes all that lies under `folder`: a version of an earlier run would stand in the way of another content."""
+    for page in client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=folder):
+        for found in page.get("Contents", []):
+            client.delete_object(Bucket=bucket, Key=found["Key"])
+
+
 def status_of(target: Target, kind: str, name: str, namespace: str) -> dict[str, Any]:
     found = json.loads(target.kubectl("get", kind, name, "--namespace", namespace, "--output", "json"))
     status: dict[str, Any] = found.get("status") or {}
@@ -72,7 +79,13 @@ def await_trained(target: Target, namespace: str, step: Step, *, name: str = JOB
 def train(target: Target, namespace: str, steps: Steps) -> None:
     """`kubectl apply` of the example, from nothing, until its version is published."""
     target.kubectl(
-        "delete", "trainingjobs,modelversions,models", "--all", "--namespace", namespace, "--wait", timeout=90
+        "delete",
+        "inferenceservices,trainingjobs,modelversions,models",
+        "--all",
+        "--namespace",
+        namespace,
+        "--wait",
+        timeout=90,
     )
     with steps.step("kubectl apply of examples/digits: train on 2 workers, evaluate, publish", usual=45) as step:
         target.kubectl("apply", "--namespace", namespace, "--filename", str(EXAMPLES))

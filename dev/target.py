@@ -167,25 +167,31 @@ def _store_in_cluster(target: Target, steps: Steps) -> Iterator[Store]:
         target.kubectl(
             "rollout", "status", "deployment/store", "--namespace", STORE_NAMESPACE, "--timeout=120s", timeout=130
         )
+    with forwarded(target, "service/store", STORE_NAMESPACE, _STORE_PORT) as port:
+        inside = f"http://store.{STORE_NAMESPACE}.svc:{_STORE_PORT}"
+        yield Store(inside, f"http://127.0.0.1:{port}", access_key, secret_key)
+
+
+@contextlib.contextmanager
+def forwarded(target: Target, what: str, namespace: str, port: int) -> Iterator[int]:
+    """A port of this machine that leads to `port` of `what` (service/NAME) while the context lasts."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+        here = probe.getsockname()[1]
     forward = subprocess.Popen(
-        target.kubectl_command(
-            "port-forward", "--namespace", STORE_NAMESPACE, "service/store", f"{port}:{_STORE_PORT}"
-        ),
+        target.kubectl_command("port-forward", "--namespace", namespace, what, f"{here}:{port}"),
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
+        env={**os.environ, **({"NO_PROXY": "*", "no_proxy": "*"} if target.devcluster else {})},
     )
     try:
 
         def listens() -> bool:
-            with socket.create_connection(("127.0.0.1", port), timeout=1):
+            with socket.create_connection(("127.0.0.1", here), timeout=1):
                 return True
 
-        wait_for("the port-forward to the store", listens, seconds=20)
-        inside = f"http://store.{STORE_NAMESPACE}.svc:{_STORE_PORT}"
-        yield Store(inside, f"http://127.0.0.1:{port}", access_key, secret_key)
+        wait_for(f"the port-forward to {what}", listens, seconds=20)
+        yield here
     finally:
         forward.kill()
         forward.wait()

@@ -38,6 +38,12 @@ def test_the_first_version_is_served_once_it_has_answered_its_golden_samples() -
     assert one.lost == []
 
 
+def test_the_first_version_waits_for_no_promotion() -> None:
+    one = World()
+    one.run(wanted("1.0.0", manual=True))
+    assert one.status.version == "1.0.0"
+
+
 def test_an_upgrade_switches_watches_keeps_and_only_then_scales_down(world: World) -> None:
     steps: list[str] = []
 

@@ -107,8 +107,8 @@ class Rollout(ApiModel):
 
     promotion: Literal["Automatic", "Manual"] = Field(
         default="Automatic",
-        description="Manual: before the switch, wait for `modelwright promote`, or for the annotation"
-        " modelwright.dev/promote with the revision's name.",
+        description="Manual: before the switch from one version to another, wait for `modelwright promote`, or for the"
+        " annotation modelwright.dev/promote with the revision's name.",
     )
     min_ready_seconds: int = Field(
         default=2, ge=0, le=3600, description="How long each new pod must have been ready before the switch."

@@ -475,7 +475,9 @@ class _Pass:
 
     def _pass_gate(self, rollout: RolloutStatus, *, proven: bool = False, **inner: object) -> Plan:
         target = rollout.target
-        if self.wanted.manual and not proven and self.wanted.promote != target.name:
+        # The first version takes nothing from anybody.
+        first = self.status.active is None
+        if self.wanted.manual and not first and not proven and self.wanted.promote != target.name:
             self.events.append(Event("PromotionAwaited", words.promotion(target)))
             return self._step(
                 rollout, "AwaitingPromotion", "AwaitingPromotion", words.promotion(target), rollout_update=inner
