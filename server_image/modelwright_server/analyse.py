@@ -124,6 +124,7 @@ def _analyse(run: AnalysisRun, tally: _Tally) -> None:
 
 def _await_service(run: AnalysisRun, ends: float) -> None:
     """Until anybody answers: a Service's endpoints reach the node's proxy some time after the pods are ready."""
+    told = False
     while True:
         connection = _connection(run, ends)
         try:
@@ -136,6 +137,9 @@ def _await_service(run: AnalysisRun, ends: float) -> None:
                     f"{run.url} did not answer within {run.timeout_seconds:g} s ({_words(error)}): does the Service"
                     " have ready endpoints, and does a NetworkPolicy let this Job reach it?",
                 ) from error
+            if not told:
+                log.info("%s does not answer yet: %s", run.url, _words(error))
+                told = True
             time.sleep(_PAUSE_SECONDS)
         else:
             return

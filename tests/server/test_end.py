@@ -8,7 +8,7 @@ import socket
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
@@ -19,16 +19,9 @@ from modelwright.serving import DrainState
 from tests.server import artifacts
 from tests.server.artifacts import FEATURES, Published
 from tests.server.conftest import Serve
-from tests.server.processes import Server
+from tests.server.processes import Server, until
 
 BODY = b'{"inputs":[{"name":"features","shape":[1,8],"datatype":"FP32","data":[0.1,0.2,0.3,0.4,0.5,0.6,0.7,0.8]}]}'
-
-
-def until(condition: Callable[[], bool], seconds: float = 30) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
 
 
 def drain_state(server: Server, method: str = "GET") -> DrainState:

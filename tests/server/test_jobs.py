@@ -11,12 +11,12 @@ import httpx
 import numpy as np
 import pytest
 from modelwright import artifact
-from modelwright.serving import Reason
+from modelwright.serving import AnalysisSummary, Reason
 
 from tests.server import artifacts, processes
 from tests.server.artifacts import CLASSES, ROWS, Published
 from tests.server.conftest import Serve
-from tests.server.processes import Server, free_port
+from tests.server.processes import Server, free_port, until
 
 
 def test_an_analysis_measures_a_good_service(tmp_path: Path, server: Server, published: Published) -> None:
@@ -35,7 +35,7 @@ def test_an_analysis_measures_a_good_service(tmp_path: Path, server: Server, pub
 
 def test_an_analysis_sees_another_version(tmp_path: Path, server: Server) -> None:
     other = artifacts.publish(tmp_path, version="1.1.0", seed=4)
-    code, summary = processes.analyse(other, tmp_path / "job", server.url, requests=6)
+    code, summary = processes.analyse(other, tmp_path / "job", server.url, requests=6, concurrency=1)
     assert (code, summary.requests, summary.wrong_versions) == (0, 6, 6)
     assert summary.first_error == "request 1: answered by version 1.0.0, not 1.1.0"
 
@@ -66,7 +66,7 @@ def test_an_analysis_counts_errors_and_has_the_first_ones_words(tmp_path: Path, 
 
     rows = np.full((ROWS, artifacts.FEATURES), 1000, np.float32)
     version = artifacts.publish(tmp_path, version="1.1.0", variant="int8", golden={"features": rows}, edit=large)
-    code, summary = processes.analyse(version, tmp_path / "job", failing.url, requests=8)
+    code, summary = processes.analyse(version, tmp_path / "job", failing.url, requests=8, concurrency=1)
     assert (code, summary.requests, summary.errors) == (0, 8, 8)
     assert summary.first_error is not None
     assert summary.first_error.startswith('request 1: 500: {"error":"the inference failed: ')
@@ -81,11 +81,21 @@ def test_an_analysis_of_a_draining_service_has_no_errors(tmp_path: Path, serve: 
 
 def test_an_analysis_waits_for_a_service_that_comes_late(tmp_path: Path, serve: Serve, published: Published) -> None:
     port = free_port()
-    late = threading.Timer(1.0, lambda: serve(published, port=port))
-    late.start()
-    code, summary = processes.analyse(published, tmp_path / "job", f"http://127.0.0.1:{port}", requests=3)
-    late.join()
-    # It is live before it is ready: what is measured is what clients see.
+    ended: list[tuple[int, AnalysisSummary]] = []
+
+    def analyse() -> None:
+        url = f"http://127.0.0.1:{port}"
+        ended.append(processes.analyse(published, tmp_path / "job", url, requests=3, timeout_seconds=120))
+
+    job = threading.Thread(target=analyse)
+    job.start()
+    # It has fetched, and so it is asking.
+    log = tmp_path / "job" / "log"
+    until(lambda: log.exists() and "does not answer yet" in log.read_text())
+    serve(published, port=port)
+    job.join()
+    ((code, summary),) = ended
+    # The server is live before it is ready: what is measured is what clients see.
     assert (code, summary.requests, summary.failure) == (0, 3, None)
 
 
