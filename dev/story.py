@@ -240,10 +240,10 @@ def words(told: Told) -> str:
 
 {indented(table(told.results))}
 
-git commit “stable: 1.1.0”  1.1.0 got all requests after {human(told.upgrade)}; the old pods stayed until it had shown itself
+git commit “stable: 1.1.0”  1.1.0 got all requests after {human(told.upgrade)}; the old pods stayed for a while
 1.2.0, altered in the store refused, and 1.1.0 served on; status says
                             {told.refusal}
-1.3.0, errs on real rows    answered for {last - first:.0f} s with {own} errors of its own, then 1.1.0 again; status says
+1.3.0, errs on real rows    answered for {last - first:.0f} s with {own} errors, then 1.1.0 again; status says
                             {told.rollback}
 git revert “stable: 1.1.0”  1.0.0 got all requests after {human(told.revert)}"""
 

@@ -233,6 +233,19 @@ def test_at_rest_there_is_nothing_to_do(world: World) -> None:
     assert (world.status, len(world.deeds)) == before
 
 
+def test_a_word_acts_once_and_another_asking_again(world: World) -> None:
+    world.run(wanted("1.1.0"))
+    said = "svc-110@now"
+    world.run(wanted("1.1.0", rollback=said))
+    world.run(wanted("1.0.0", rollback=said))
+    world.run(wanted("1.1.0", rollback=said))
+    assert world.status.version == "1.1.0", "the annotation is still there, and was obeyed"
+    world.run(wanted("1.1.0", rollback="svc-110@later"))
+    assert world.status.version == "1.0.0"
+    world.run(wanted("1.1.0", rollback=""))
+    assert world.status.acted is None
+
+
 VERSIONS = st.sampled_from(["1.0.0", "1.1.0", "1.2.0"])
 
 

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from collections.abc import Mapping
+from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, StringConstraints
 
 from modelwright.api.base import AGE, NAME_RULE, ApiObject, Column, Names, Scale, StatusModel, StatusRef
 from modelwright.api.conditions import CONDITIONS_SCHEMA, Condition, before_the_first_look, conditions_field
 from modelwright.api.rules import Rule
 from modelwright.api.serving_spec import InferenceServiceSpec
 from modelwright.api.types import Figure, Items, Time
+
+# Annotations by which a person acts on a change. The value of the first three is a revision, and after an @ anything:
+# the same value acts once, as `status.acted` remembers. That of `retry` is the time of the failure.
+PROMOTE = "modelwright.dev/promote"
+ABORT = "modelwright.dev/abort"
+ROLLBACK = "modelwright.dev/rollback"
+RETRY = "modelwright.dev/retry"
 
 ServicePhase = Literal["Pending", "Waiting", "Upgrading", "RollingBack", "Ready", "Degraded"]
 RolloutStep = Literal[
@@ -101,6 +109,11 @@ class InferenceServiceStatus(StatusModel):
     )
     rollout: RolloutStatus | None = Field(default=None, description="The change that is under way.")
     failed: FailedRevision | None = Field(default=None, description="The change that failed, and is not tried again.")
+    acted: Mapping[str, Annotated[str, StringConstraints(max_length=256)]] | None = Field(
+        default=None,
+        max_length=8,
+        description="Annotations that have been acted on, by what they ask: promote, abort, rollback.",
+    )
 
 
 class InferenceService(ApiObject):

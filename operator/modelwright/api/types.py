@@ -188,11 +188,12 @@ def figure(value: float) -> str:
     return f"{value:.6g}"
 
 
-def _to_the_second(at: datetime.datetime) -> str:
+def to_the_second(at: datetime.datetime) -> str:
+    """RFC 3339 in UTC, as Kubernetes writes times."""
     return at.astimezone(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-Time = Annotated[AwareDatetime, Strict(False), PlainSerializer(_to_the_second)]
+Time = Annotated[AwareDatetime, Strict(False), PlainSerializer(to_the_second)]
 """RFC 3339, to the second, as Kubernetes writes it."""
 
 

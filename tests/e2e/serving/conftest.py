@@ -5,6 +5,9 @@ from __future__ import annotations
 import copy
 import dataclasses
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -128,6 +131,15 @@ class Service:
 
     def annotate(self, what: str, value: str) -> None:
         self.space.kubectl("annotate", "inferenceservice", self.name, f"modelwright.dev/{what}={value}", "--overwrite")
+
+    def command(self, what: str) -> str:
+        """`modelwright promote` and the like, as a person calls it."""
+        where = ["--namespace", NAMESPACE, "--context", self.space.target.context]
+        if self.space.target.kubeconfig is not None:
+            where += ["--kubeconfig", str(self.space.target.kubeconfig)]
+        words = [sys.executable, "-c", "from modelwright.cli import main; raise SystemExit(main())", what, self.name]
+        env = {**os.environ, "NO_PROXY": "*", "no_proxy": "*"}
+        return subprocess.run([*words, *where], check=True, capture_output=True, text=True, env=env).stdout
 
     def patch(self, spec: Mapping[str, Any]) -> None:
         self.space.kubectl(

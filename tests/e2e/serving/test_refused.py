@@ -74,7 +74,7 @@ def predict(service: Service, name: str) -> str:
         return str(answer.headers["Modelwright-Version"])
 
 
-def test_manual_promotion_abort_and_rollback_by_annotation(space: Space, serve: Serve) -> None:
+def test_manual_promotion_abort_and_rollback_by_command_and_annotation(space: Space, serve: Serve) -> None:
     space.release("1.1.0")
     space.release("1.1.1")
     service = serve("manual", rollout={"promotion": "Manual"})
@@ -89,7 +89,7 @@ def test_manual_promotion_abort_and_rollback_by_annotation(space: Space, serve: 
         if space.target.devcluster:
             assert predict(service, "manual-preview") == "1.1.0"
             assert predict(service, "manual") == "1.0.0"
-        service.annotate("promote", seen["rollout"]["target"]["name"])
+        assert "1.1.0 will answer all requests of manual" in service.command("promote")
         service.until_serves("1.1.0")
 
         service.point("1.1.1")
@@ -102,7 +102,7 @@ def test_manual_promotion_abort_and_rollback_by_annotation(space: Space, serve: 
 
         service.point("1.1.0")
         seen = service.until_serves("1.1.0")
-        service.annotate("rollback", seen["active"]["name"])
+        assert "manual goes back from 1.1.0 to 1.0.0" in service.command("rollback")
         seen = service.until("is rolled back", lambda s: s.get("version") == "1.0.0" and not s.get("rollout"))
         assert seen["failed"]["reason"] == "RolledBack"
         traffic.until_sent(500)

@@ -22,7 +22,7 @@ from modelwright.api.inference_service import (
     RolloutStatus,
     RolloutStep,
 )
-from modelwright.api.types import figure
+from modelwright.api.types import figure, to_the_second
 from modelwright.controllers.inferenceservice import words
 from modelwright.controllers.inferenceservice.observed import DeploymentView, JobView, PodView, ServiceView
 from modelwright.controllers.inferenceservice.telemetry import Telemetry, total
@@ -55,7 +55,8 @@ SHOW_SECONDS = 5
 class Wanted:
     """What the spec asks for, as far as the plan goes; times in seconds. `target` is None where there is no version to
     serve, and then `problem` says why, and `problem_stalls` whether a person must act. `promote`, `abort` and
-    `rollback` name the revision that they are about, `retry` the time of the failure: so that none acts twice."""
+    `rollback` are what a person asks, as annotations: a revision, and after an @ anything that makes it another asking;
+    `retry` is the time of the failure that is to be tried again."""
 
     replicas: int
     asked: str
@@ -225,7 +226,11 @@ class _Pass:
 
     def _done(self, state: State, **update: object) -> Plan:
         """Ends the pass: what is to be said beside `update` follows from the pods."""
-        status = self.status.model_copy(update=update)
+        # What is asked no more can be asked again.
+        acted = {
+            what: said for what, said in (self.status.acted or {}).items() if getattr(self.wanted, what, "") == said
+        }
+        status = self.status.model_copy(update={"acted": acted or None, **update})
         active, rollout = status.active, status.rollout
         deployment = self.seen.deployments.get(active.name) if active else None
         ready = deployment.ready if deployment else 0
@@ -261,6 +266,14 @@ class _Pass:
     def _since(self, moment: datetime.datetime | None) -> float:
         return (self.now - moment).total_seconds() if moment else 0.0
 
+    def _asks(self, what: str, revision: Revision) -> bool:
+        """Whether a person asks this of the revision, and on this word it was not done yet; it counts as done now."""
+        said = str(getattr(self.wanted, what))
+        if said.partition("@")[0] != revision.name or (self.status.acted or {}).get(what) == said:
+            return False
+        self.status = self.status.model_copy(update={"acted": {**(self.status.acted or {}), what: said}})
+        return True
+
     # At rest
 
     def _at_rest(self) -> Plan:
@@ -274,13 +287,13 @@ class _Pass:
             self._ensure(active, wanted.replicas)
             self._point(self.seen.active, active.name)
             self._point(self.seen.preview, active.name)
-            if wanted.rollback == active.name and status.previous is not None:
+            if status.previous is not None and self._asks("rollback", active):
                 return self._roll_back(active, status.previous)
         if target is None:
             return self._without_target()
         if active is not None and target.name == active.name:
             return self._as_asked(active)
-        if failed is not None and failed.asked == wanted.asked and wanted.retry != _time(failed.at):
+        if failed is not None and failed.asked == wanted.asked and wanted.retry != to_the_second(failed.at):
             return self._stays_failed(failed)
         return self._begin(target)
 
@@ -396,7 +409,7 @@ class _Pass:
     def _superseded(self, rollout: RolloutStatus) -> Plan | None:
         """The change is dropped, where nobody wants it any more: nothing has been switched yet."""
         target, wanted, active = rollout.target, self.wanted, self.status.active
-        if wanted.abort == target.name:
+        if self._asks("abort", target):
             return self._fail(rollout, "Aborted", "aborted on request")
         failed = self.status.failed
         going_back = failed is not None and active is not None and failed.revision == active.name
@@ -477,7 +490,7 @@ class _Pass:
         target = rollout.target
         # The first version takes nothing from anybody.
         first = self.status.active is None
-        if self.wanted.manual and not first and not proven and self.wanted.promote != target.name:
+        if self.wanted.manual and not first and not proven and not self._asks("promote", target):
             self.events.append(Event("PromotionAwaited", words.promotion(target)))
             return self._step(
                 rollout, "AwaitingPromotion", "AwaitingPromotion", words.promotion(target), rollout_update=inner
@@ -534,7 +547,7 @@ class _Pass:
         if ended is not None:
             return ended
         self._point(self.seen.preview, rollout.target.name)
-        if ready and (not self.wanted.manual or self.wanted.promote == rollout.target.name):
+        if ready and (not self.wanted.manual or self._asks("promote", rollout.target)):
             target = rollout.target
             return self._step(rollout, "Switching", "Switching", f"all requests go to {label(target)} now")
         return self._progress("AwaitingPromotion", words.promotion(rollout.target))
@@ -594,7 +607,7 @@ class _Pass:
         wanted, target, previous = self.wanted, rollout.target, self.status.previous
         if previous is None:
             return None
-        if target.name in (wanted.rollback, wanted.abort):
+        if self._asks("rollback", target) or self._asks("abort", target):
             return self._go_back(rollout, "RolledBack", "rolled back on request")
         if wanted.target is not None and wanted.target.name == previous.name:
             return self._go_back(rollout, "Reverted", f"{label(previous)} is asked for again")
@@ -726,7 +739,3 @@ def watched(status: InferenceServiceStatus) -> frozenset[str]:
 
 def _was_served(status: InferenceServiceStatus, rollout: RolloutStatus) -> bool:
     return status.previous is not None and status.previous.name == rollout.target.name
-
-
-def _time(at: datetime.datetime) -> str:
-    return at.astimezone(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

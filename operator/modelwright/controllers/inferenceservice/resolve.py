@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Mapping
 
 from modelwright.api.base import StatusRef
-from modelwright.api.inference_service import InferenceService, Revision
+from modelwright.api.inference_service import ABORT, PROMOTE, RETRY, ROLLBACK, InferenceService, Revision
 from modelwright.api.model import Model
 from modelwright.api.storage import StoreReach
 from modelwright.api.types import seconds
@@ -16,11 +16,6 @@ from modelwright.controllers.inferenceservice.children import Reach
 from modelwright.controllers.inferenceservice.plan import Wanted
 from modelwright.controllers.modelversion.observed import VersionView
 from modelwright.settings import Settings
-
-PROMOTE = "modelwright.dev/promote"
-ABORT = "modelwright.dev/abort"
-ROLLBACK = "modelwright.dev/rollback"
-RETRY = "modelwright.dev/retry"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
