@@ -178,6 +178,7 @@ def space(target: Target, server: Store, refs: Mapping[str, str], steps: Steps) 
     prepare(target, server, NAMESPACE)
     install(target, refs, server, steps)
     digits.upload(s3(server), BUCKET)
+    digits.forget(s3(server), BUCKET, "e2e-serving/")
     made = Space(target, server, refs["server"], steps)
     job = yaml.safe_load((digits.EXAMPLES / "training-job.yaml").read_text())
     job["spec"]["storage"]["uri"] = f"s3://{BUCKET}/e2e-serving"
