@@ -28,6 +28,7 @@ from modelwright.controllers.modelversion.reconcile import ModelVersionControlle
 from modelwright.controllers.shell import Objects
 from modelwright.controllers.trainingjob import observed as training
 from modelwright.controllers.trainingjob.reconcile import TrainingJobController
+from modelwright.kube import kopfsettings
 from modelwright.kube.cache import OnChange
 from modelwright.kube.client import Client
 from modelwright.kube.events import EventRecorder
@@ -240,14 +241,9 @@ class Operator:
                 self._handler(resource)
             )
 
-        settings = kopf.OperatorSettings()
-        settings.posting.enabled = False
-        settings.scanning.disabled = True
-        settings.peering.standalone = True
-        settings.persistence.finalizer = f"{API_GROUP}/kopf-sets-none"
         where: dict[str, Any] = {"namespaces": [self._namespace]} if self._namespace else {"clusterwide": True}
         try:
-            await kopf.operator(registry=registry, settings=settings, standalone=True, **where)
+            await kopf.operator(registry=registry, settings=kopfsettings.settings(), standalone=True, **where)
         finally:
             await session.close()
 
