@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 from collections.abc import AsyncGenerator, Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Self
 
 import aiohttp
+import orjson
 
 from modelwright.kube import errors
 from modelwright.kube.backoff import Backoff
@@ -186,7 +186,7 @@ class Client:
                 async for chunk in response.content.iter_any():
                     *lines, rest = (rest + chunk).split(b"\n") if b"\n" in chunk else (rest + chunk,)
                     for line in lines:
-                        yield watch_event(json.loads(line))
+                        yield watch_event(orjson.loads(line))
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise errors.Unreachable(f"watch {resource.plural}: {_told(error)}") from error
         finally:
@@ -304,7 +304,7 @@ class Client:
             query["dryRun"] = "All"
         content_type = "application/json" if patch is None else _CONTENT_TYPES[patch]
         made = await self._request(
-            verb, resource, path, method=method, query=query, body=json.dumps(body).encode(), content_type=content_type
+            verb, resource, path, method=method, query=query, body=orjson.dumps(body), content_type=content_type
         )
         if fold and not dry_run:
             for written, gone in self._written.get(resource, ()):
@@ -372,7 +372,7 @@ class Client:
             finally:
                 self._metrics.requests.labels(verb, resource.plural, code).inc()
                 self._metrics.request_duration.labels(verb).observe(clock() - began)
-        parsed: Any = json.loads(answer)
+        parsed: Any = orjson.loads(answer)
         return parsed if isinstance(parsed, dict) else {}
 
 
