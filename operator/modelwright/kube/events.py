@@ -104,6 +104,8 @@ class EventRecorder:
         # In the order of their first word, with how often they were said since, and when last.
         self._waiting: dict[_Words, tuple[int, datetime.datetime]] = {}
         self._told: collections.OrderedDict[_Words, _Told] = collections.OrderedDict()
+        # Those of them that have something unsaid: few, where all that was told are thousands.
+        self._repeated: dict[_Words, _Told] = {}
         self._something = asyncio.Event()
 
     def record(
@@ -123,6 +125,7 @@ class EventRecorder:
         if told is not None:
             told.unsaid += 1
             told.last = now
+            self._repeated[words] = told
             self._metrics.events.labels("counted").inc()
             self._something.set()
         elif words in self._waiting or len(self._waiting) < _MOST_WAITING:
@@ -159,7 +162,7 @@ class EventRecorder:
             self._metrics.events.labels("dropped").inc(len(self._waiting))
 
     async def _rest(self, now: float) -> None:
-        ends = [told.written_at + self._window for told in self._told.values() if told.unsaid]
+        ends = [told.written_at + self._window for told in self._repeated.values()]
         try:
             async with asyncio.timeout(max(0.01, min(ends) - now) if ends else None):
                 await self._something.wait()
@@ -168,10 +171,11 @@ class EventRecorder:
 
     def _take_ripe(self, now: float) -> None:
         """Repetitions whose window has ended become something to write."""
-        for words, told in self._told.items():
-            if told.unsaid and now >= told.written_at + self._window and words not in self._waiting:
+        for words, told in list(self._repeated.items()):
+            if now >= told.written_at + self._window and words not in self._waiting:
                 self._waiting[words] = (told.unsaid, told.last)
                 told.unsaid = 0
+                del self._repeated[words]
 
     async def _write_first(self) -> None:
         words = next(iter(self._waiting))
@@ -187,10 +191,13 @@ class EventRecorder:
         # Some may have been said while this was on its way.
         known = self._told.get(words)
         unsaid = 0 if known is None else known.unsaid
-        self._told[words] = _Told(count, unsaid, last, asyncio.get_running_loop().time())
+        told = self._told[words] = _Told(count, unsaid, last, asyncio.get_running_loop().time())
         self._told.move_to_end(words)
+        if unsaid:
+            self._repeated[words] = told
         if len(self._told) > _MOST_REMEMBERED:
-            self._told.popitem(last=False)
+            oldest, _ = self._told.popitem(last=False)
+            self._repeated.pop(oldest, None)
 
     async def _write(self, words: _Words, times: int, last: datetime.datetime) -> int:
         """Returns how often the server now knows it to have been said."""
