@@ -7,14 +7,17 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import pytest
+import yaml
 
 from dev.demo import visit
-from dev.target import Target
+from dev.target import MANIFESTS, Target
 from devcluster import cluster as life
 from devcluster.config import Cluster, Node
 from devcluster.progress import Steps, wait_for
 
 NAMESPACE = "two-nodes"
+_DEPLOYMENT = next(yaml.safe_load_all((MANIFESTS / "server.yaml").read_text()))
+WEB = _DEPLOYMENT["spec"]["template"]["spec"]["containers"][0]
 
 
 def replica(name: str, node: str, image: str) -> dict[str, Any]:
@@ -37,14 +40,8 @@ def replica(name: str, node: str, image: str) -> dict[str, Any]:
                         }
                     },
                     "containers": [
-                        {
-                            "name": "server",
-                            "image": image,
-                            "readinessProbe": {
-                                "httpGet": {"path": "/v2/health/ready", "port": 8080},
-                                "periodSeconds": 1,
-                            },
-                        }
+                        # The web server of the demonstrations' Deployment.
+                        {**{key: WEB[key] for key in ("name", "command", "args", "readinessProbe")}, "image": image}
                     ],
                 },
             },
@@ -88,13 +85,13 @@ def test_pods_of_both_nodes_reach_each_other_and_the_service(
 ) -> None:
     placed = {pod["spec"]["nodeName"]: pod["status"]["podIP"] for pod in pods(breakable_target)}
     assert set(placed) == {"node-0", second.name}
-    urls = [*(f"http://{address}:8080/v2" for address in placed.values()), f"http://both.{NAMESPACE}.svc/v2"]
+    urls = [*(f"http://{address}:8080" for address in placed.values()), f"http://both.{NAMESPACE}.svc"]
     for node in placed:
         for url in urls:
             answer = visit(
                 breakable_target, breakable_refs, steps, from_node=False, url=url, namespace=NAMESPACE, node=node
             )
-            assert "modelwright-server" in answer
+            assert answer.startswith("hello from ")
 
 
 def test_the_second_node_has_gpus_of_its_own(second: Node, breakable_target: Target) -> None:
@@ -136,10 +133,10 @@ def test_a_killed_node_s_pods_are_evicted_and_replaced_on_the_other(
         breakable_refs,
         steps,
         from_node=False,
-        url=f"http://both.{NAMESPACE}.svc/v2",
+        url=f"http://both.{NAMESPACE}.svc",
         namespace=NAMESPACE,
     )
-    assert "modelwright-server" in answer
+    assert answer.startswith("hello from ")
 
 
 def test_a_killed_node_comes_back_when_it_is_added_again(
