@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
+import hashlib
 from collections.abc import Callable
 
 from modelwright.api.base import StatusRef
@@ -37,8 +38,8 @@ def revision(version: str) -> Revision:
     return Revision(
         name=f"svc-{version.replace('.', '')}",
         version=version,
-        digest="sha256:" + version,
-        uri=f"s3://bucket/versions/{version}/manifest.json",
+        digest="sha256:" + hashlib.sha256(version.encode()).hexdigest(),
+        uri=f"s3://bucket/models/team/digits/versions/{version}/manifest.json",
         model_version_ref=StatusRef(name=f"digits-v{version.replace('.', '-')}"),
         image="server:1",
         template=1,

@@ -25,7 +25,7 @@ _URI_CHARACTER = r"[^\x00-\x20\x7f?#]"
 _BUCKET = "s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]"
 _STORE_URI_PATTERN = f"{_BUCKET}(/{_URI_CHARACTER}*)?|file:///{_URI_CHARACTER}+"
 _FILE_URI_PATTERN = rf"({_BUCKET}|file://)/({_URI_CHARACTER}*[^\x00-\x20\x7f?#/])"
-_MANIFEST_PATTERN = rf"({_BUCKET}|file://)/({_URI_CHARACTER}*/)?versions/[^\x00-\x20\x7f?#/]+/manifest[.]json"
+_MANIFEST_PATTERN = rf"({_BUCKET}|file://)/{_URI_CHARACTER}+/versions/[^\x00-\x20\x7f?#/]+/manifest[.]json"
 _ENDPOINT_PATTERN = r"https?://[A-Za-z0-9.-]+(:[0-9]{1,5})?/?|https?://\[[0-9A-Fa-f:]+\](:[0-9]{1,5})?/?"
 DECIMAL_PATTERN = "-?[0-9]{1,9}([.][0-9]{1,9})?"
 _FRACTION_PATTERN = "0([.][0-9]{1,6})?|1([.]0{1,6})?"
@@ -118,7 +118,7 @@ ManifestUri = Annotated[
     Rules(
         _formed(
             _MANIFEST_PATTERN,
-            "'{self}' is not a manifest's URI; write s3://bucket/path/versions/1.0.0/manifest.json",
+            "'{self}' is not a manifest's URI; write s3://bucket/models/team/digits/versions/1.0.0/manifest.json",
         ),
     ),
 ]
