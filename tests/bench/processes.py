@@ -106,8 +106,11 @@ def running(
 
 
 @contextlib.contextmanager
-def operator(kubeconfig: Path, namespace: str, log: Path) -> Iterator[Running]:
-    """This checkout's operator as its image runs it, but for the place: with the kubeconfig, not a service account."""
+def operator(
+    kubeconfig: Path, namespace: str, log: Path, *, module: Sequence[str | Path] = ("modelwright",)
+) -> Iterator[Running]:
+    """This checkout's operator as its image runs it, but for the place: with the kubeconfig, not a service account.
+    `module` is what `python -m` runs, with its arguments."""
     port = free_port()
     environment = {
         "KUBECONFIG": str(kubeconfig),
@@ -120,7 +123,7 @@ def operator(kubeconfig: Path, namespace: str, log: Path) -> Iterator[Running]:
         "MODELWRIGHT_STORAGE_SECRET": "store",
         "PYTHONUNBUFFERED": "1",
     }
-    with running([sys.executable, "-m", "modelwright"], environment, log, metrics_port=port) as one:
+    with running([sys.executable, "-m", *module], environment, log, metrics_port=port) as one:
         yield one
 
 

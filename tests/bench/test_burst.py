@@ -12,7 +12,9 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import itertools
+import json
 import os
+import signal
 import statistics
 import time
 from collections.abc import Callable, Iterator
@@ -65,6 +67,19 @@ def _ours(light: LightCluster, namespace: str, folder: Path) -> Iterator[process
     with processes.operator(light.kubeconfig, namespace, folder / "operator.log") as one:
         processes.until_at_rest(one)
         yield one
+
+
+@contextmanager
+def _profiled(light: LightCluster, namespace: str, folder: Path) -> Iterator[processes.Running]:
+    """Ours, with the groups of functions that its CPU time went to in `profile.json` in the end."""
+    profile = folder / "profile.json"
+    module = ("tests.bench.profiled", profile)
+    with processes.operator(light.kubeconfig, namespace, folder / "profiled.log", module=module) as one:
+        processes.until_at_rest(one)
+        one.process.send_signal(signal.SIGUSR1)
+        yield one
+        one.process.send_signal(signal.SIGUSR2)
+        wait_for("the profile is written", lambda: json.loads(profile.read_text()), seconds=10)
 
 
 @contextmanager
@@ -182,6 +197,8 @@ def test_a_burst_of_training_jobs(steps: Steps, tmp_path: Path) -> None:
                 flush=True,
             )
 
+        burst(light, "ours", _profiled, "profiled", tmp_path)
+
     def median(who: str, of: Callable[[Round], float]) -> float:
         return statistics.median(of(one) for one in rounds if one.who == who)
 
@@ -191,3 +208,8 @@ def test_a_burst_of_training_jobs(steps: Steps, tmp_path: Path) -> None:
     print(f"ours to Go, medians: throughput {ratio(lambda one: one.throughput):.2f} ×; aim: at least 1.0 ×")
     print(f"                     CPU        {ratio(lambda one: one.cpu_each):.2f} ×; aim: at most 2.0 ×")
     print(f"                     p99        {ratio(lambda one: one.quantile(99)):.2f} ×")
+    samples: dict[str, int] = json.loads((tmp_path / "profile.json").read_text())
+    each = median("ours", lambda one: one.cpu_each) / sum(samples.values())
+    print("where ours goes, by samples of another round; ms of CPU per object:")
+    for group, count in sorted(samples.items(), key=lambda one: -one[1]):
+        print(f"  {count * each:>6.2f}  {100 * count / sum(samples.values()):>3.0f} %  {group}")
