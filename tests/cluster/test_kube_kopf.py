@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 
 import kopf
+from modelwright.kube import kopfsettings
 from modelwright.kube.client import Client
 from modelwright.kube.resources import CONFIGMAPS
 
@@ -28,10 +29,8 @@ def test_kopf_watches_on_a_session_of_ours_and_ends_it_with_itself(light: LightC
             async def event(type: str | None, name: str, **_: object) -> None:
                 seen.append((type, name))
 
-            settings = kopf.OperatorSettings()
-            settings.posting.enabled = False
-            settings.scanning.disabled = True
             stop = asyncio.Event()
+            settings = kopfsettings.settings()
             task = asyncio.create_task(
                 kopf.operator(registry=registry, settings=settings, standalone=True, namespaces=[space], stop_flag=stop)
             )
@@ -42,7 +41,9 @@ def test_kopf_watches_on_a_session_of_ours_and_ends_it_with_itself(light: LightC
             stop.set()
             await asyncio.wait_for(task, 20)
             # The client's own sessions are not Kopf's to close.
-            assert (await client.get(CONFIGMAPS, "a", space))["data"] == {"k": "v"}
+            found = await client.get(CONFIGMAPS, "a", space)
+            assert found["data"] == {"k": "v"}
+            assert not found["metadata"].keys() & {"annotations", "finalizers"}, "Kopf wrote to it"
             await session.close()
 
     asyncio.run(story())
