@@ -43,7 +43,7 @@ sampled: collections.Counter[str] = collections.Counter()
 def group_of(frame: FrameType | None) -> str:
     while frame is not None:
         code = frame.f_code
-        if "orjson." in linecache.getline(code.co_filename, frame.f_lineno):
+        if "orjson." in linecache.getline(code.co_filename, frame.f_lineno or 0):
             return "JSON"
         for group, part in GROUPS:
             if part in code.co_filename:
