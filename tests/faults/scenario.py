@@ -328,16 +328,19 @@ def _tell(scenario: Scenario, upstream: Path, undisturbed: Outcome | None, point
                     run.kill()
 
             proxy.disturb_at(*undisturbed.writes[number - 1], moment, reach)
-        with run:
-            try:
-                scenario.act(run)
-                run.wait("settled", lambda: scenario.settled(run) and proxy.quiet_for() >= scenario.quiet)
-            except TimeoutError as late:
-                violations.append(str(late))
-            left = run.left()
-            writes = tuple((write.label, write.occurrence) for write in proxy.writes)
-            if not violations:
-                violations += scenario.epilogue(run)
+        try:
+            with run:
+                try:
+                    scenario.act(run)
+                    run.wait("settled", lambda: scenario.settled(run) and proxy.quiet_for() >= scenario.quiet)
+                except TimeoutError as late:
+                    violations.append(str(late))
+                left = run.left()
+                writes = tuple((write.label, write.occurrence) for write in proxy.writes)
+                if not violations:
+                    violations += scenario.epilogue(run)
+        finally:
+            proxy.ask("DELETE", f"/api/v1/namespaces/{namespace}")
         if run.unexpected_exits:
             violations.append(f"the process ended by itself: {run.unexpected_exits}")
         if undisturbed is not None:
@@ -345,6 +348,5 @@ def _tell(scenario: Scenario, upstream: Path, undisturbed: Outcome | None, point
             violations += [f"too much: {one}" + (f" ×{n}" if n > 1 else "") for one, n in more.items()]
             violations += [f"missing: {one}" for one in less]
         log = (Path(name) / "process.log").read_text(errors="replace")[-4000:]
-        proxy.ask("DELETE", f"/api/v1/namespaces/{namespace}")
     seconds = time.monotonic() - began
     return Outcome(point, bool(reached), tuple(violations), left, writes, seconds, log)

@@ -80,7 +80,9 @@ def state(obj: dict[str, Any]) -> str:
     """What the end comes to: of a training all that its status says but times, speed and words; of a version its
     digest, so that a run that was disturbed must have trained the very same weights."""
     status = obj.get("status") or {}
-    true = [f"{one['type']}={one['reason']}" for one in status.get("conditions") or () if one["status"] == "True"]
+    true = [
+        f"{one['type']}={one.get('reason', '')}" for one in status.get("conditions") or () if one["status"] == "True"
+    ]
     phase = str(status.get("phase", ""))
     if not str(obj.get("apiVersion", API_GROUP)).startswith(API_GROUP):
         return phase

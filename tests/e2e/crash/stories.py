@@ -149,7 +149,7 @@ def story(
         label=operator.label,
         recurring=operator.recurring,
         quiet=1.5,
-        patience=180.0,
+        patience=300.0,
     )
 
 

@@ -1,0 +1,101 @@
+"""TrainingJobs for tests, and a namespace to put them in."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import json
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import yaml
+
+from dev import digits
+from dev.demo import BUCKET
+from dev.target import Target
+from devcluster.progress import StepFailed, wait_for
+
+EXAMPLE = yaml.safe_load((digits.EXAMPLES / "training-job.yaml").read_text())
+
+
+def training_job(name: str, version: str, **spec: Any) -> dict[str, Any]:
+    """The example under another name and version; `spec` replaces fields."""
+    made: dict[str, Any] = copy.deepcopy(EXAMPLE)
+    made["metadata"] = {"name": name}
+    made["spec"] |= {"publish": {"model": "digits", "version": version}, **spec}
+    # Each test has a store folder of its own: a version that another published would be a conflict.
+    made["spec"]["storage"] = {"uri": f"s3://{BUCKET}/e2e/{name}", "secretRef": {"name": "store"}}
+    return made
+
+
+def trainer(**hyperparameters: str) -> dict[str, Any]:
+    """The example's, with these hyperparameters."""
+    made: dict[str, Any] = copy.deepcopy(EXAMPLE["spec"]["trainer"])
+    made["hyperparameters"] |= hyperparameters
+    return made
+
+
+def small(name: str, version: str) -> dict[str, Any]:
+    """A training of seconds, on one worker; it publishes whatever it reaches."""
+    workers = {"replicas": 1, "resources": {"requests": {"cpu": "100m", "memory": "512Mi"}}}
+    quick = trainer(hiddenSizes="16", epochs="1")
+    return training_job(name, version, trainer=quick, workers=workers, evaluation={"metrics": ["accuracy"]})
+
+
+def long_training(epochs: int = 200) -> dict[str, Any]:
+    return {"trainer": trainer(epochs=str(epochs))}
+
+
+def condition(seen: Mapping[str, Any], kind: str = "Succeeded") -> dict[str, Any]:
+    return next((one for one in seen.get("conditions") or () if one["type"] == kind), {})
+
+
+def succeeded(seen: Mapping[str, Any]) -> bool:
+    return seen.get("phase") == "Succeeded"
+
+
+def failed(seen: Mapping[str, Any]) -> bool:
+    return seen.get("phase") == "Failed"
+
+
+def has_checkpoint(seen: Mapping[str, Any]) -> bool:
+    return ((seen.get("progress") or {}).get("lastCheckpointStep") or 0) > 0
+
+
+@dataclasses.dataclass(frozen=True)
+class Space:
+    """A namespace of the cluster. What kubectl says against it is raised as `StepFailed`."""
+
+    target: Target
+    name: str
+
+    def kubectl(self, *words: str, stdin: str | None = None, timeout: float = 60) -> str:
+        return self.target.kubectl(*words, "--namespace", self.name, stdin=stdin, timeout=timeout)
+
+    def apply(self, obj: Mapping[str, Any]) -> str:
+        return self.kubectl("apply", "--filename", "-", stdin=json.dumps(obj))
+
+    def items(self, *kinds: str, selector: str = "") -> list[dict[str, Any]]:
+        found = self.kubectl("get", ",".join(kinds), f"--selector={selector}", "--output=json")
+        items: list[dict[str, Any]] = json.loads(found)["items"]
+        return items
+
+    def status(self, name: str, kind: str = "trainingjob") -> dict[str, Any]:
+        return digits.status_of(self.target, kind, name, self.name)
+
+    def until(
+        self, name: str, what: str, check: Callable[[dict[str, Any]], bool], seconds: float = 180
+    ) -> dict[str, Any]:
+        """Waits until the status of the TrainingJob passes the check, and returns it; else fails with what it was."""
+        last: dict[str, Any] = {}
+
+        def done() -> bool:
+            last.clear()
+            last.update(self.status(name))
+            return check(last)
+
+        try:
+            wait_for(f"{name}: {what}", done, seconds=seconds, every=0.5)
+        except StepFailed as late:
+            raise AssertionError(f"{late.reason}; its status: {json.dumps(last)}") from late
+        return last

@@ -1,0 +1,202 @@
+"""Bad input ends in words that a person can act on, and the job goes on once it is corrected.
+
+What the API server refuses by the CRDs' rules has its own table, in tests/cluster/test_crds_rules.py; here it is shown
+once for each sort with kubectl, as a user meets it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+
+from dev.demo import BUCKET
+from devcluster.progress import StepFailed
+from tests.e2e.training.jobs import EXAMPLE, Space, condition, failed, small, succeeded
+
+DATA = EXAMPLE["spec"]["data"]
+
+
+def wrong(name: str, **spec: Any) -> dict[str, Any]:
+    """A small job with something wrong. Each has a version of its own, since each publishes one in the end."""
+    made = small(name, "1.0.0")
+    made["spec"]["publish"]["model"] = name
+    made["spec"] |= spec
+    return made
+
+
+def corrected(name: str) -> dict[str, Any]:
+    made = small(name, "1.0.0")
+    made["spec"]["publish"]["model"] = name
+    return made
+
+
+def settings(**changes: Any) -> dict[str, Any]:
+    return {**small("x", "1.0.0")["spec"]["workers"], **changes}
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """What is wrong, and the words that say so."""
+
+    spec: Mapping[str, Any]
+    reason: str
+    words: str
+
+
+REFUSED: dict[str, Case] = {
+    "misspelt": Case(
+        {"trainer": {"recipe": "mlp", "hyperparameters": {"learnngRate": "0.1"}}},
+        "InvalidHyperparameter",
+        "spec.trainer.hyperparameters.learnngRate: mlp has no such hyperparameter; did you mean learningRate?",
+    ),
+    "out-of-range": Case(
+        {"trainer": {"recipe": "mlp", "hyperparameters": {"learningRate": "-1"}}},
+        "InvalidHyperparameter",
+        "spec.trainer.hyperparameters.learningRate: '-1'",
+    ),
+    "column": Case({"data": {**DATA, "target": "lable"}}, "DataError", "label"),
+    "no-data": Case({"data": {**DATA, "uri": f"s3://{BUCKET}/raw/nothing.parquet"}}, "DataError", "nothing.parquet"),
+    "gate": Case(
+        {"evaluation": {"gates": [{"metric": "accuracy", "min": "1"}]}}, "GateFailed", "is below min 1"
+    ),
+    "template": Case(
+        {"workers": settings(podTemplate={"spec": {"nodeSelector": {"not a label!": "x"}}})},
+        "InvalidPodTemplate",
+        "nodeSelector",
+    ),
+    "credentials": Case(
+        {"storage": {"uri": f"s3://{BUCKET}/e2e/x", "secretRef": {"name": "wrong"}}}, "StoreRefused", ""
+    ),
+}  # fmt: skip
+
+WAITING: dict[str, Case] = {
+    "gpus": Case(
+        {"workers": settings(resources={"limits": {"nvidia.com/gpu": 99}})},
+        "Unschedulable",
+        "worker 0 cannot be scheduled: 0/1 nodes are available: 1 Insufficient nvidia.com/gpu.",
+    ),
+    "secret": Case(
+        {"storage": {"uri": f"s3://{BUCKET}/e2e/x", "secretRef": {"name": "nothing"}}},
+        "CreateContainerConfigError",
+        'worker 0 cannot start: CreateContainerConfigError: secret "nothing" not found',
+    ),
+    "image": Case(
+        {"workers": settings(podTemplate={"spec": {"containers": [{"name": "trainer", "image": "a.invalid/no:1"}]}})},
+        "ErrImagePull",
+        "a.invalid/no:1",
+    ),
+}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _wrong_secret(space: Space) -> None:
+    secret = {
+        "apiVersion": "v1",
+        "kind": "Secret",
+        "metadata": {"name": "wrong"},
+        "stringData": {"AWS_ACCESS_KEY_ID": "somebody", "AWS_SECRET_ACCESS_KEY": "guessed", "AWS_ALLOW_HTTP": "true"},
+    }
+    space.apply(secret)
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_cannot_be_done_is_said_and_goes_on_once_it_is_corrected(space: Space, name: str) -> None:
+    case = REFUSED[name]
+    space.apply(wrong(f"bad-{name}", **case.spec))
+    seen = space.until(f"bad-{name}", "is refused", failed)
+    print(f"\n  {condition(seen)['reason']}: {condition(seen)['message']}")
+    assert condition(seen)["reason"] == case.reason
+    assert case.words in condition(seen)["message"]
+    assert condition(seen, "Stalled")["status"] == "True"
+    assert "Traceback" not in json.dumps(seen)
+    space.apply(corrected(f"bad-{name}"))
+    space.until(f"bad-{name}", "succeeds", succeeded)
+
+
+@pytest.mark.parametrize("name", WAITING)
+def test_what_a_pod_waits_for_is_said_in_kubernetes_words_and_goes_on_once_it_is_corrected(
+    space: Space, name: str
+) -> None:
+    case = WAITING[name]
+    space.apply(wrong(f"waits-{name}", **case.spec))
+    seen = space.until(f"waits-{name}", "says why", lambda seen: condition(seen).get("reason") == case.reason)
+    print(f"\n  {condition(seen)['reason']}: {condition(seen)['message']}")
+    assert seen["phase"] == "Pending"
+    assert case.words in condition(seen)["message"]
+    space.apply(corrected(f"waits-{name}"))
+    space.until(f"waits-{name}", "succeeds", succeeded)
+
+
+def test_a_secret_that_comes_later_is_enough(space: Space) -> None:
+    later = {"uri": f"s3://{BUCKET}/e2e/later", "secretRef": {"name": "later"}}
+    space.apply(wrong("later", storage=later))
+    space.until("later", "waits", lambda seen: condition(seen).get("reason") == "CreateContainerConfigError")
+    secret = json.loads(space.kubectl("get", "secret", "store", "--output", "json"))
+    space.apply({**secret, "metadata": {"name": "later"}})
+    space.until("later", "succeeds", succeeded)
+
+
+def test_after_the_credentials_were_corrected_in_place_suspend_and_resume_tries_again(space: Space) -> None:
+    secret = json.loads(space.kubectl("get", "secret", "wrong", "--output", "json"))
+    space.apply({**secret, "metadata": {"name": "in-place"}})
+    space.apply(wrong("in-place", storage={"uri": f"s3://{BUCKET}/e2e/in-place", "secretRef": {"name": "in-place"}}))
+    space.until("in-place", "is refused", failed)
+    right = json.loads(space.kubectl("get", "secret", "store", "--output", "json"))
+    space.apply({**right, "metadata": {"name": "in-place"}})
+    patch = ["patch", "trainingjob", "in-place", "--type=merge", "--patch"]
+    space.kubectl(*patch, '{"spec":{"suspend":true}}')
+    space.until("in-place", "is suspended", lambda seen: seen["phase"] == "Suspended")
+    space.kubectl(*patch, '{"spec":{"suspend":false}}')
+    space.until("in-place", "succeeds", succeeded)
+
+
+def version_named(name: str) -> dict[str, Any]:
+    spec = {"model": "digits", "version": "7.0.0", "source": {"trainingJobRef": {"name": "nobody"}}}
+    return {"apiVersion": "modelwright.dev/v1alpha1", "kind": "ModelVersion", "metadata": {"name": name}, "spec": spec}
+
+
+def unstarted(**spec: Any) -> dict[str, Any]:
+    """A job that starts nothing where it is taken."""
+    made = wrong("refused", suspend=True)
+    made["spec"] |= spec
+    return made
+
+
+AT_THE_DOOR: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
+    "an unknown enum value": (
+        unstarted(strategy={"type": "Horovod"}),
+        unstarted(strategy={"type": "DDP"}),
+        'spec.strategy.type: Unsupported value: "Horovod": supported values: "DDP"',
+    ),
+    "a version that is not SemVer": (
+        unstarted(publish={"model": "refused", "version": "1"}),
+        unstarted(),
+        "spec.publish.version: Invalid value: \"1\": '1' is not a semantic version; write MAJOR.MINOR.PATCH, such as"
+        " 1.0.0 or 1.0.0-rc.1",
+    ),
+    "a name that does not match model and version": (
+        version_named("digits-7"),
+        version_named("digits-v7-0-0"),
+        "metadata.name: Invalid value: 'digits-7' must say which version it is; write 'digits-v7-0-0'",
+    ),
+    "a missing URI": (
+        unstarted(data={key: value for key, value in DATA.items() if key != "uri"}),
+        unstarted(),
+        "spec.data.uri: Required value",
+    ),
+}
+
+
+@pytest.mark.parametrize("what", AT_THE_DOOR)
+def test_what_the_api_server_refuses_it_takes_once_it_is_corrected(space: Space, what: str) -> None:
+    bad, good, words = AT_THE_DOOR[what]
+    with pytest.raises(StepFailed) as refusal:
+        space.apply(bad)
+    assert words in refusal.value.output
+    name = f"{good['kind'].lower()}.modelwright.dev/{good['metadata']['name']}"
+    assert space.apply(good).strip() == f"{name} created"
+    space.kubectl("delete", name)
