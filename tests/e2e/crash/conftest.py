@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from dev import digits, images
+from dev.buildah import ROOT
 from dev.demo import BUCKET, ensure_bucket, s3
-from dev.images import ROOT
 from dev.target import Store, Target, resolve, store
 from devcluster import cluster as life
 from devcluster.config import state_home

@@ -9,8 +9,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from modelwright.kube.resources import API_GROUP
-
 from dev.demo import BUCKET
 from tests.e2e.crash.conftest import World
 from tests.faults.proxy import Request, counts_as_write
@@ -80,13 +78,8 @@ def state(obj: dict[str, Any]) -> str:
     """What the end comes to: of a training all that its status says but times, speed and words; of a version its
     digest, so that a run that was disturbed must have trained the very same weights."""
     status = obj.get("status") or {}
-    true = [
-        f"{one['type']}={one.get('reason', '')}" for one in status.get("conditions") or () if one["status"] == "True"
-    ]
-    phase = str(status.get("phase", ""))
-    if not str(obj.get("apiVersion", API_GROUP)).startswith(API_GROUP):
-        return phase
-    said = [phase, *sorted(true)]
+    true = [one for one in status.get("conditions") or () if one["status"] == "True"]
+    said = [str(status.get("phase", "")), *sorted(f"{one['type']}={one.get('reason', '')}" for one in true)]
     if "attempt" in status:
         said += [f"attempt {status['attempt']['number']}", f"restarts {status.get('restarts')}"]
     if "progress" in status:

@@ -6,6 +6,7 @@ The waits look at pods and objects, never at what the operator alone tells while
 from __future__ import annotations
 
 import copy
+import dataclasses
 import urllib.request
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -155,6 +156,23 @@ def story(
 
 def train(world: World) -> Scenario:
     return story(world, "train", lambda run: begin(world, run, training_job(epochs=2, workers=2)), succeeded)
+
+
+def correct_at_once(world: World) -> Scenario:
+    """The spec is changed as soon as the first child is there. How many attempts it takes depends on how far the
+    operator had come, and is no part of the claim: what is published is what the last word of the user says."""
+
+    def act(run: Run) -> None:
+        begin(world, run, training_job(epochs=2, workers=1))
+        run.wait("the first child", lambda: run.objects(CONFIGMAPS))
+        run.patch(TRAININGJOBS, NAME, {"spec": {"trainer": {"hyperparameters": {"epochs": "3"}}}})
+
+    def published(obj: dict[str, Any]) -> str:
+        found = obj.get("status") or {}
+        return f"{found.get('phase')}; {(found.get('artifact') or {}).get('digest')}"
+
+    whole = story(world, "correct", act, succeeded)
+    return dataclasses.replace(whole, resources=(TRAININGJOBS, MODELVERSIONS, MODELS), state=published)
 
 
 def kill_rank(world: World, run: Run, index: int) -> None:

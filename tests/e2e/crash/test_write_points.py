@@ -27,8 +27,15 @@ def kinds(report: Report) -> Counter[str]:
 
 
 def test_a_training_whose_operator_dies_at_its_most_telling_writes(world: World) -> None:
-    points = [("POST jobs digits-<uid>-1", Moment.AFTER)]
+    points = [("POST jobs digits-<uid>-1", Moment.AFTER), ("POST modelversions digits-v1-0-0", Moment.BEFORE)]
     held(crash_everywhere(stories.train(world), world.kubeconfig, only=points))
+
+
+def test_what_was_begun_of_a_spec_that_was_changed_meanwhile_is_not_trained(world: World) -> None:
+    """Not even where the operator died between the ConfigMap, which tells the workers what to do, and the Job."""
+    points = [("POST configmaps digits-<uid>-1", Moment.AFTER), ("POST services digits-<uid>-1", Moment.AFTER)]
+    report = crash_everywhere(stories.correct_at_once(world), world.kubeconfig, only=points)
+    held(report)
 
 
 @pytest.mark.long

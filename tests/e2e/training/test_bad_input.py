@@ -56,20 +56,31 @@ REFUSED: dict[str, Case] = {
     "out-of-range": Case(
         {"trainer": {"recipe": "mlp", "hyperparameters": {"learningRate": "-1"}}},
         "InvalidHyperparameter",
-        "spec.trainer.hyperparameters.learningRate: '-1'",
+        "spec.trainer.hyperparameters.learningRate: '-1' is out of range: above 0, at most 10",
     ),
-    "column": Case({"data": {**DATA, "target": "lable"}}, "DataError", "label"),
-    "no-data": Case({"data": {**DATA, "uri": f"s3://{BUCKET}/raw/nothing.parquet"}}, "DataError", "nothing.parquet"),
+    "column": Case(
+        {"data": {**DATA, "target": "lable"}},
+        "DataError",
+        "worker 0: DataError: data.target: there is no column lable; did you mean label? (the columns are pixel_0,",
+    ),
+    "no-data": Case(
+        {"data": {**DATA, "uri": f"s3://{BUCKET}/raw/nothing.parquet"}},
+        "DataError",
+        f"worker 0: DataError: data.uri: s3://{BUCKET}/raw/nothing.parquet: there is no such object: mend the URI, or"
+        " upload it",
+    ),
     "gate": Case(
         {"evaluation": {"gates": [{"metric": "accuracy", "min": "1"}]}}, "GateFailed", "is below min 1"
     ),
     "template": Case(
         {"workers": settings(podTemplate={"spec": {"nodeSelector": {"not a label!": "x"}}})},
         "InvalidPodTemplate",
-        "nodeSelector",
+        'spec.template.spec.nodeSelector: Invalid value: "not a label!": name part must consist of alphanumeric',
     ),
     "credentials": Case(
-        {"storage": {"uri": f"s3://{BUCKET}/e2e/x", "secretRef": {"name": "wrong"}}}, "StoreRefused", ""
+        {"storage": {"uri": f"s3://{BUCKET}/e2e/x", "secretRef": {"name": "wrong"}}},
+        "StoreRefused",
+        "check AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY in the Secret",
     ),
 }  # fmt: skip
 
@@ -77,7 +88,7 @@ WAITING: dict[str, Case] = {
     "gpus": Case(
         {"workers": settings(resources={"limits": {"nvidia.com/gpu": 99}})},
         "Unschedulable",
-        "worker 0 cannot be scheduled: 0/1 nodes are available: 1 Insufficient nvidia.com/gpu.",
+        "Insufficient nvidia.com/gpu.",
     ),
     "secret": Case(
         {"storage": {"uri": f"s3://{BUCKET}/e2e/x", "secretRef": {"name": "nothing"}}},
@@ -87,7 +98,7 @@ WAITING: dict[str, Case] = {
     "image": Case(
         {"workers": settings(podTemplate={"spec": {"containers": [{"name": "trainer", "image": "a.invalid/no:1"}]}})},
         "ErrImagePull",
-        "a.invalid/no:1",
+        'worker 0 cannot start: ErrImagePull: failed to pull and unpack image "a.invalid/no:1"',
     ),
 }
 
