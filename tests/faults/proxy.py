@@ -219,7 +219,7 @@ class Proxy:
     def ask(self, method: str, path: str, body: object = None) -> dict[str, Any]:
         """Asks the real server itself, as the administrator, past all faults and counts. Raises RuntimeError."""
 
-        async def ask() -> dict[str, Any]:
+        async def once() -> tuple[int, dict[str, Any]]:
             content_type = "application/merge-patch+json" if method == "PATCH" else "application/json"
             async with self._session.request(
                 method,
@@ -227,10 +227,17 @@ class Proxy:
                 data=None if body is None else json.dumps(body),
                 headers={"Content-Type": content_type},
             ) as response:
-                answer = await response.json(content_type=None)
-                if response.status >= 400:
-                    raise RuntimeError(f"{method} {path}: {response.status} {answer.get('message')}")
-                return dict(answer)
+                return response.status, dict(await response.json(content_type=None))
+
+        async def ask() -> dict[str, Any]:
+            code, answer = await once()
+            # As of a kind whose CRD was changed a moment ago: the server did nothing, and asks for patience.
+            while code == 429:
+                await asyncio.sleep(0.2)
+                code, answer = await once()
+            if code >= 400:
+                raise RuntimeError(f"{method} {path}: {code} {answer.get('message')}")
+            return answer
 
         return self.call(ask())
 

@@ -80,9 +80,9 @@ def test_each_kind_takes_its_own_with_it_and_nothing_else(bare: Space) -> None:
 
 def test_a_job_that_is_deleted_in_mid_run_leaves_nothing(bare: Space) -> None:
     before = everything(bare)
-    bare.apply(training_job("digits", "1.0.0", **long_training(1000)))
-    bare.until("digits", "has a checkpoint", has_checkpoint)
-    bare.kubectl("delete", "trainingjob", "digits")
+    bare.apply(training_job("deleted", "5.0.0", **long_training(1000)))
+    bare.until("deleted", "has a checkpoint", has_checkpoint)
+    bare.kubectl("delete", "trainingjob", "deleted")
     becomes(bare, before)
 
 
