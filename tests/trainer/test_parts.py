@@ -117,11 +117,3 @@ def test_the_kernel_s_kills_are_counted(tmp_path: Path) -> None:
     (tmp_path / "memory.events").write_text("low 0\noom 3\noom_kill 2\n")
     assert run.oom_kills(tmp_path / "memory.events") == 2
     assert run.oom_kills(tmp_path / "nothing") == 0
-
-
-@pytest.mark.parametrize(
-    ("flags", "expected"),
-    [("flags\t: sse avx2 avx512f avx512_vnni", "avx512_vnni"), ("flags : avx2", "avx2"), ("", "base")],
-)
-def test_the_instruction_set_is_the_most_telling(flags: str, expected: str) -> None:
-    assert onnxgraph.instruction_set(flags).endswith(f"/{expected}")

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from modelwright import __version__, artifact, versions
 from modelwright.contract import Gate, Outcome, Published, TrainingRun
+from modelwright.hardware import instruction_set
 from modelwright.store import Store
 from safetensors.numpy import save_file
 
@@ -62,7 +63,7 @@ def golden(folder: Path, table: Table, rows: Rows) -> artifact.Golden:
     return artifact.Golden(
         rows=len(chosen),
         provider=onnxgraph.PROVIDER,
-        instruction_set=onnxgraph.instruction_set(),
+        instruction_set=instruction_set(),
         runtime=f"onnxruntime {importlib.metadata.version('onnxruntime')}",
     )
 

@@ -7,8 +7,6 @@ formats read one copy of the weights, by the names of the module's state dict.
 from __future__ import annotations
 
 import json
-import os
-import platform
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -23,8 +21,6 @@ from safetensors.numpy import save_file
 OPSET = 21
 IR_VERSION = 10
 PROVIDER = "CPUExecutionProvider"
-# The first that the processor has decides which kernels the runtime takes, and so the last bits of its results.
-_INSTRUCTIONS = ("amx_tile", "avx512_vnni", "avx512f", "avx_vnni", "avx2", "sve", "asimddp", "asimd")
 Weights = Mapping[str, npt.NDArray[np.float32]]
 Rows = npt.NDArray[np.float32]
 
@@ -87,15 +83,3 @@ def run(folder: Path, rows: Rows, *, batch: int = 4096) -> dict[str, Rows]:
     session = onnxruntime.InferenceSession(folder / ONNX_FILE, options, providers=[PROVIDER])
     parts = [session.run([LOGITS, PROBABILITIES], {INPUT: rows[at : at + batch]}) for at in range(0, len(rows), batch)]
     return {name: np.concatenate([part[index] for part in parts]) for index, name in enumerate((LOGITS, PROBABILITIES))}
-
-
-def instruction_set(cpuinfo: str | None = None) -> str:
-    """`x86_64/avx512_vnni`: the architecture, and the most telling of the processor's vector instructions."""
-    try:
-        text = Path("/proc/cpuinfo").read_text() if cpuinfo is None else cpuinfo
-    except OSError:
-        text = ""
-    lines = [line for line in text.splitlines() if line.startswith(("flags", "Features"))]
-    flags = lines[0].split(":", 1)[1].split() if lines else []
-    best = next((name for name in _INSTRUCTIONS if name in flags), "base")
-    return f"{platform.machine() or os.uname().machine}/{best}"
