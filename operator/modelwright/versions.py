@@ -105,7 +105,9 @@ def fetch(store: Store, uri: str, digest: str | None, folder: Path) -> Manifest:
         try:
             found, size = store.download(blob, fresh)
             if (found, size) != (file.digest, file.size):
-                raise Damaged(f"{blob}: {file.path} has {size} bytes of {found}; the manifest says {file.size}")
+                raise Damaged(
+                    f"{blob}: {file.path} is {found} of {size} bytes; the manifest says {file.digest} of {file.size}"
+                )
             fresh.replace(path)
         finally:
             fresh.unlink(missing_ok=True)

@@ -87,7 +87,7 @@ def test_an_altered_blob_is_refused_by_name(
     content = store.read(blob)
     store.write(blob, content[:-1] + bytes([content[-1] ^ 1]))
     try:
-        with pytest.raises(versions.Damaged, match=r"blobs/[0-9a-f]{64}: model\.safetensors has .* the manifest says"):
+        with pytest.raises(versions.Damaged, match=r"blobs/[0-9a-f]{64}: model\.safetensors is .* the manifest says"):
             versions.fetch(store, uri, digest, tmp_path / "altered")
         with pytest.raises(versions.Damaged, match=r"was altered: remove it, then publish again"):
             versions.publish(store, uri, manifest, tmp_path / "right")
