@@ -166,6 +166,7 @@ def check_audit(world: World, namespace: str, one: Replica, two: Replica) -> Non
     assert not early, "the second wrote nothing before it led"
 
 
+@pytest.mark.long
 def test_a_late_suspension_changes_nothing(world: World, tmp_path: Path) -> None:
     """The one write without a version: it says the same of the same Job, whoever says it and when."""
     with two_replicas(world, stories.suspend_and_resume(world), tmp_path) as (run, one, _two):

@@ -31,6 +31,7 @@ def test_a_training_whose_operator_dies_at_its_most_telling_writes(world: World)
     held(crash_everywhere(stories.train(world), world.kubeconfig, only=points))
 
 
+@pytest.mark.long
 def test_what_was_begun_of_a_spec_that_was_changed_meanwhile_is_not_trained(world: World) -> None:
     """Not even where the operator died between the ConfigMap, which tells the workers what to do, and the Job."""
     points = [("POST configmaps digits-<uid>-1", Moment.AFTER), ("POST services digits-<uid>-1", Moment.AFTER)]
