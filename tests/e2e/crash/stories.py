@@ -190,7 +190,7 @@ def kill_rank(world: World, run: Run) -> None:
     world.target.kubectl("exec", pod["metadata"]["name"], "-n", run.namespace, "--", "python", "-c", script)
 
 
-def train_with_a_failing_worker(world: World, epochs: int = 60) -> Scenario:
+def train_with_a_failing_worker(world: World, epochs: int = 100) -> Scenario:
     """On one worker: that the others end with it is Kubernetes' and the trainer's part, and tested where two train."""
 
     def act(run: Run) -> None:
