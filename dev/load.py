@@ -25,6 +25,8 @@ from urllib.parse import urlsplit
 Mode = Literal["keepalive", "new"]
 _SECONDS = 10.0
 _KEPT_FAILURES = 50
+NO_CONNECTION = "no connection: "
+"""So begins why a request failed that was never sent, since nobody took it."""
 
 
 @dataclasses.dataclass
@@ -132,11 +134,13 @@ async def _worker(
         began = time.time()
         request = requests[turn % len(requests)]
         turn += 1
+        connected = connection.usable
         try:
             async with asyncio.timeout(_SECONDS):
-                if not connection.usable:
+                if not connected:
                     await connection.open()
                     tally.connections += 1
+                    connected = True
                 status, headers, body = await connection.ask(request)
             if status == 200 and b'"outputs"' not in body:
                 tally.unanswered(number, began, "an answer without outputs")
@@ -145,7 +149,7 @@ async def _worker(
             if tally.mode == "new" or headers.get("connection", "").lower() == "close":
                 await connection.close()
         except (OSError, EOFError, TimeoutError, ValueError, asyncio.LimitOverrunError) as error:
-            tally.unanswered(number, began, f"{type(error).__name__}: {error}")
+            tally.unanswered(number, began, f"{'' if connected else NO_CONNECTION}{type(error).__name__}: {error}")
             await connection.close()
         await asyncio.sleep(pause)
     await connection.close()

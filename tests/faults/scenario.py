@@ -61,6 +61,9 @@ class Scenario:
     such as a hash in a child's name, with what to read in their place. `epilogue` goes on after the comparison, with
     the process still there, and returns violations of its own.
 
+    `setting` is what the story is told in: entered once the process was started, and left when all has settled. It
+    gives a list that it may add violations to. Writes count, and befall the process, only from when it was entered.
+
     Points are the writes that `label` names, of those whose label is in `recurring` the first alone: there may be as
     many of them as there is time for, and any other is as the first.
     """
@@ -74,6 +77,7 @@ class Scenario:
     state: Callable[[dict[str, Any]], str] = phase
     aliases: Callable[[dict[str, Any]], dict[str, str]] = lambda _: {}
     epilogue: Callable[[Run], Iterable[str]] = lambda _: ()
+    setting: Callable[[Run], contextlib.AbstractContextManager[list[str]]] | None = None
     label: Label = label_of_write
     recurring: Callable[[str], bool] = lambda _: False
     quiet: float = 0.75
@@ -319,7 +323,11 @@ def _tell(scenario: Scenario, upstream: Path, undisturbed: Outcome | None, point
         namespace = str(proxy.ask("POST", "/api/v1/namespaces", made)["metadata"]["name"])
         run = Run(scenario, proxy, namespace, Path(name) / "process.log")
         reached: list[bool] = []
-        if point is not None and undisturbed is not None:
+
+        def count() -> None:
+            proxy.writes.clear()
+            if point is None or undisturbed is None:
+                return
             number, moment = point
 
             def reach() -> None:
@@ -328,11 +336,19 @@ def _tell(scenario: Scenario, upstream: Path, undisturbed: Outcome | None, point
                     run.kill()
 
             proxy.disturb_at(*undisturbed.writes[number - 1], moment, reach)
+
+        if scenario.setting is None:
+            count()
         try:
             with run:
                 try:
-                    scenario.act(run)
-                    run.wait("settled", lambda: scenario.settled(run) and proxy.quiet_for() >= scenario.quiet)
+                    with (
+                        scenario.setting(run) if scenario.setting else contextlib.nullcontext(violations) as violations
+                    ):
+                        if scenario.setting is not None:
+                            count()
+                        scenario.act(run)
+                        run.wait("settled", lambda: scenario.settled(run) and proxy.quiet_for() >= scenario.quiet)
                 except TimeoutError as late:
                     violations.append(str(late))
                 left = run.left()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 from collections.abc import Iterator
@@ -29,12 +30,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @dataclasses.dataclass(frozen=True)
 class World:
-    """A cluster without an operator, its store with the digits in it, and the image for training pods."""
+    """A cluster without an operator, its store with our bucket in it, and the images for pods; empty where a story has
+    no such pods."""
 
     target: Target
     store: Store
-    trainer: str
     audit_log: Path
+    trainer: str = ""
+    server: str = ""
 
     @property
     def kubeconfig(self) -> Path:
@@ -42,19 +45,26 @@ class World:
         return self.target.kubeconfig
 
 
-@pytest.fixture(scope="session")
-def world(steps: Steps) -> Iterator[World]:
-    """It is taken down at the end, unless it was up before."""
-    state = state_home() / NAME
+@contextlib.contextmanager
+def cluster(steps: Steps, name: str, image: str) -> Iterator[World]:
+    """It is taken down at the end, unless it was up before. `image` is the one that is brought there."""
+    state = state_home() / name
     was_up = (state / "cluster.json").exists()
-    target = resolve(steps, {"NAME": NAME})
+    target = resolve(steps, {"NAME": name})
     try:
-        refs = images.build_and_push(steps, target.registry, ("trainer",))
+        refs = images.build_and_push(steps, target.registry, (image,))
         target.kubectl("apply", "--server-side", "--filename", str(ROOT / "crds"))
         with store(target, steps, {}) as server:
             ensure_bucket(server)
-            digits.upload(s3(server), BUCKET)
-            yield World(target, server, refs["trainer"], state / "log" / "audit.log")
+            yield World(target, server, state / "log" / "audit.log", **refs)
     finally:
         if not was_up:
-            life.down(NAME, state, steps)
+            life.down(name, state, steps)
+
+
+@pytest.fixture(scope="session")
+def world(steps: Steps) -> Iterator[World]:
+    """With the digits in its store."""
+    with cluster(steps, NAME, "trainer") as made:
+        digits.upload(s3(made.store), BUCKET)
+        yield made

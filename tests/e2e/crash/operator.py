@@ -29,7 +29,9 @@ def command(world: World, kubeconfig: Path, namespace: str) -> list[str | Path]:
         "MODELWRIGHT_WATCH_NAMESPACE": namespace,
         "MODELWRIGHT_LEASE_SECONDS": LEASE_SECONDS,
         "MODELWRIGHT_METRICS_PORT": port,
-        "MODELWRIGHT_TRAINER_IMAGE": world.trainer,
+        # It does not start without one.
+        "MODELWRIGHT_TRAINER_IMAGE": world.trainer or "none",
+        "MODELWRIGHT_SERVER_IMAGE": world.server,
         "MODELWRIGHT_STORAGE_URI": f"s3://{BUCKET}/crash",
         "MODELWRIGHT_STORAGE_ENDPOINT": world.store.inside,
         "MODELWRIGHT_STORAGE_REGION": world.store.region,
