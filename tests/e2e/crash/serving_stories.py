@@ -125,7 +125,7 @@ class Traffic:
             output = folder / f"{mode}.log"
             words = [
                 sys.executable, load.__file__, "--url", f"http://{service['spec']['clusterIP']}", "--model", NAME,
-                "--bodies", bodies, "--mode", mode, "--workers", "2", "--pause", "0.05",
+                "--bodies", bodies, "--mode", mode, "--workers", "2", "--pause", "0.08",
             ]  # fmt: skip
             with output.open("wb") as file:
                 process = subprocess.Popen([str(word) for word in words], stdin=subprocess.DEVNULL, stdout=file)
@@ -196,6 +196,11 @@ class Story:
     claim: Claim
     act: Callable[[Story, Run], None]
     settled: Callable[[Run], bool]
+    begun: Callable[[Story, Run], None] = lambda *_: None
+    """What the user did before the deed from which on writes count."""
+    recurring: bool = False
+    """Whether what is written as often as there is time for counts, once of each kind. It is the same in all stories,
+    and so a point of one of them."""
     rollout: dict[str, Any] = dataclasses.field(default_factory=dict)
     replicas: int = 1
     revisions: dict[str, str] = dataclasses.field(default_factory=dict)
@@ -245,6 +250,7 @@ class Story:
         try:
             self._serve(run)
             traffic.begin(run, self.versions.bodies, run.kubeconfig.parent)
+            self.begun(self, run)
             run.wait("at rest", lambda: run.proxy.quiet_for() >= run.scenario.quiet)
             yield violations
             traffic.end()
@@ -277,12 +283,14 @@ class Story:
             "model": {"name": NAME, "channel": CHANNEL},
             "replicas": self.replicas,
             "resources": {"requests": {"cpu": "20m", "memory": "96Mi"}},
-            "rollout": rollout,
+            # The first version is no part of the story, and nobody's golden samples are asked for.
+            "rollout": {**rollout, "analysis": {"before": {"requests": 0}}},
         }
         run.create(INFERENCESERVICES, {"metadata": {"name": NAME}, "spec": spec})
         for version in self.versions.artifacts:
             self.revisions[self.revision(run, version)] = f"{NAME}-<{version}>"
         run.wait(f"it serves {FIRST}", lambda: at_rest(run, FIRST, deployments=1))
+        run.patch(INFERENCESERVICES, NAME, {"spec": {"rollout": rollout}})
 
     # How runs are compared
 
@@ -303,11 +311,11 @@ class Story:
             return name
         if request.resource == "inferenceservices" and request.subresource == "status":
             settled = _settles(json.loads(request.body)["status"])
-            return f"status: {settled}" if settled else "told along: status"
+            name = f"status: {settled}" if settled else "told along: status"
         if request.resource == "services" and request.method == "PATCH":
             selector = json.loads(request.body)["spec"]["selector"]
             name = f"{name} to {selector['modelwright.dev/revision']}"
-        return self._plain(name)
+        return self._plain(name) if self.recurring or not operator.recurring(name) else None
 
 
 def _settles(status: dict[str, Any]) -> str:
@@ -359,10 +367,14 @@ def step(run: Run) -> str:
     return str((status(run).get("rollout") or {}).get("step", ""))
 
 
+def pods(run: Run) -> list[dict[str, Any]]:
+    """All, also those that end."""
+    return list(run.proxy.ask("GET", PODS.path(namespace=run.namespace))["items"])
+
+
 def at_rest(run: Run, version: str, *, deployments: int, failed: str = "") -> bool:
     """It serves the version, with all its pods and no others, and nothing is under way."""
     said = status(run)
-    pods = run.proxy.ask("GET", PODS.path(namespace=run.namespace))["items"]
     return (
         said.get("version") == version
         and said.get("phase") == ("Degraded" if failed else "Ready")
@@ -370,7 +382,7 @@ def at_rest(run: Run, version: str, *, deployments: int, failed: str = "") -> bo
         and (said.get("failed") or {}).get("reason", "") == failed
         and len(run.objects(DEPLOYMENTS)) == len(run.objects(REPLICASETS)) == deployments
         and not run.objects(JOBS)
-        and len(pods) == said.get("readyReplicas")
+        and len(pods(run)) == said.get("readyReplicas")
     )
 
 
@@ -388,6 +400,34 @@ def point(run: Run, version: str) -> None:
     run.patch(MODELS, NAME, {"spec": {"channels": {CHANNEL: {"version": version}}}})
 
 
+def until(run: Run, version: str, reached: str) -> None:
+    """An upgrade as far as this step."""
+    point(run, version)
+    run.wait(f"{version} is {reached}", lambda: step(run) == reached)
+
+
+def say(story: Story, run: Run, what: str, version: str) -> None:
+    """As `modelwright promote` and the like do."""
+    word = {f"modelwright.dev/{what}": story.revision(run, version)}
+    run.patch(INFERENCESERVICES, NAME, {"metadata": {"annotations": word}})
+
+
+def delete(story: Story, run: Run) -> None:
+    """The service. Clients ask on until the Service that they ask is gone."""
+    traffic = story.traffic[run.namespace]
+    run.delete(INFERENCESERVICES, NAME)
+
+    def ended() -> bool:
+        looked = time.time()
+        if run.get(SERVICES, NAME) is None:
+            return True
+        traffic.service_seen = looked
+        return False
+
+    run.wait("the Service is gone", ended)
+    traffic.end()
+
+
 # The stories
 
 
@@ -398,86 +438,87 @@ def upgrade(versions: Versions) -> Story:
         Claim(frozenset({FIRST, NEXT}), last=NEXT),
         act=lambda _, run: point(run, NEXT),
         settled=lambda run: at_rest(run, NEXT, deployments=2),
-        replicas=2,
+        recurring=True,
     )
 
 
 def abort(versions: Versions) -> Story:
     """While it waits for a person, who then does not want it."""
-
-    def act(story: Story, run: Run) -> None:
-        point(run, NEXT)
-        run.wait("it waits for a person", lambda: step(run) == "AwaitingPromotion")
-        word = {"modelwright.dev/abort": story.revision(run, NEXT)}
-        run.patch(INFERENCESERVICES, NAME, {"metadata": {"annotations": word}})
-
     return Story(
         versions,
         "abort",
         Claim(frozenset({FIRST}), last=FIRST),
-        act=act,
+        begun=lambda _, run: until(run, NEXT, "AwaitingPromotion"),
+        act=lambda story, run: say(story, run, "abort", NEXT),
         settled=lambda run: at_rest(run, FIRST, deployments=1, failed="Aborted"),
         rollout={"promotion": "Manual"},
     )
 
 
 def automatic_rollback(versions: Versions) -> Story:
-    """Its golden samples agree, and every fourth real request fails."""
+    """A person promotes it, since its golden samples agree; and every fourth real request fails."""
     return Story(
         versions,
         "rollback",
         Claim(frozenset({FIRST, ERRING}), last=FIRST, errs=ERRING),
-        act=lambda _, run: point(run, ERRING),
+        begun=lambda _, run: until(run, ERRING, "AwaitingPromotion"),
+        act=lambda story, run: say(story, run, "promote", ERRING),
         settled=lambda run: at_rest(run, FIRST, deployments=1, failed="AnalysisFailed"),
+        rollout={"promotion": "Manual"},
     )
 
 
 def revert(versions: Versions) -> Story:
-    """The channel goes back while the new version is watched; long enough for a deed of the user to come in time."""
-
-    def act(_: Story, run: Run) -> None:
-        point(run, NEXT)
-        run.wait("it is watched", lambda: step(run) == "Observing")
-        point(run, FIRST)
-
+    """The channel goes back while the new version is watched: so long that no restart of the operator outlasts it."""
     return Story(
         versions,
         "revert",
         Claim(frozenset({FIRST, NEXT}), last=FIRST),
-        act=act,
+        begun=lambda _, run: until(run, NEXT, "Observing"),
+        act=lambda _, run: point(run, FIRST),
         settled=lambda run: at_rest(run, FIRST, deployments=2),
-        rollout={"analysis": {"before": {"requests": 5}, "after": {"duration": "30s", "minRequests": 5}}},
+        rollout={"analysis": {"before": {"requests": 5}, "after": {"duration": "60s", "minRequests": 5}}},
     )
 
 
-def deletion(versions: Versions) -> Story:
-    """In mid-upgrade, as soon as the Service leads to the new version."""
+def deletion_at_once(versions: Versions) -> Story:
+    """As soon as the new version's Deployment is there, so that the operator is about to go on, or dead."""
 
     def act(story: Story, run: Run) -> None:
         point(run, NEXT)
-        traffic, target = story.traffic[run.namespace], story.revision(run, NEXT)
+        target = story.revision(run, NEXT)
+        run.wait("the new version's Deployment", lambda: run.get(DEPLOYMENTS, target))
+        delete(story, run)
+
+    return Story(
+        versions,
+        "delete-early",
+        Claim(frozenset({FIRST}), last="", deleted=True),
+        act=act,
+        settled=gone,
+    )
+
+
+def deletion_in_mid_switch(versions: Versions) -> Story:
+    """As soon as the Service leads to the new version."""
+
+    def act(story: Story, run: Run) -> None:
+        say(story, run, "promote", NEXT)
+        target = story.revision(run, NEXT)
 
         def leads() -> bool:
             service = run.get(SERVICES, NAME)
             return service is not None and service["spec"]["selector"]["modelwright.dev/revision"] == target
 
         run.wait("the Service leads to the new version", leads)
-        run.delete(INFERENCESERVICES, NAME)
-
-        def ended() -> bool:
-            looked = time.time()
-            if run.get(SERVICES, NAME) is None:
-                return True
-            traffic.service_seen = looked
-            return False
-
-        run.wait("the Service is gone", ended)
-        traffic.end()
+        delete(story, run)
 
     return Story(
         versions,
         "delete",
         Claim(frozenset({FIRST, NEXT}), last="", deleted=True),
+        begun=lambda _, run: until(run, NEXT, "AwaitingPromotion"),
         act=act,
         settled=gone,
+        rollout={"promotion": "Manual"},
     )
