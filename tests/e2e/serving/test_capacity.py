@@ -32,6 +32,7 @@ def autoscaler(service: str, least: int) -> dict[str, Any]:
     }
 
 
+@pytest.mark.long
 def test_green_comes_with_as_many_pods_as_an_autoscaler_has_made_of_blue(space: Space, serve: Serve) -> None:
     space.release("1.1.0")
     service = serve("grown", rollout={"promotion": "Manual"})
