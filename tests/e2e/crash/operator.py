@@ -18,7 +18,7 @@ LEASE_SECONDS = 3
 SECRET = "store"  # noqa: S105 - a Secret's name
 
 
-def command(world: World, kubeconfig: Path, namespace: str) -> list[str | Path]:
+def command(world: World, kubeconfig: Path, namespace: str, *, lease_seconds: int = LEASE_SECONDS) -> list[str | Path]:
     """The operator for one namespace, with its Lease there too, and a free port for its metrics."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -27,7 +27,7 @@ def command(world: World, kubeconfig: Path, namespace: str) -> list[str | Path]:
         "KUBECONFIG": kubeconfig,
         "MODELWRIGHT_NAMESPACE": namespace,
         "MODELWRIGHT_WATCH_NAMESPACE": namespace,
-        "MODELWRIGHT_LEASE_SECONDS": LEASE_SECONDS,
+        "MODELWRIGHT_LEASE_SECONDS": lease_seconds,
         "MODELWRIGHT_METRICS_PORT": port,
         # It does not start without one.
         "MODELWRIGHT_TRAINER_IMAGE": world.trainer or "none",

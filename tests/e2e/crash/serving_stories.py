@@ -55,6 +55,8 @@ CHILDREN = (DEPLOYMENTS, REPLICASETS, PODS, SERVICES, JOBS)
 ALL = (INFERENCESERVICES, MODELS, MODELVERSIONS, *CHILDREN)
 # Of the client's rows every fourth makes the erring version fail, and no other.
 _EVERY_FOURTH = 4
+# Longer than it need be: with servers that start on all sides a busy machine may keep a renewal waiting for 2 s.
+_LEASE_SECONDS = 5
 _MODES: tuple[load.Mode, ...] = ("keepalive", "new")
 _SETTLING = {"active", "previous", "failed", "acted"}
 
@@ -211,7 +213,9 @@ class Story:
     def scenario(self) -> Scenario:
         return Scenario(
             name=self.name,
-            command=lambda run: operator.command(self.versions.world, run.kubeconfig, run.namespace),
+            command=lambda run: operator.command(
+                self.versions.world, run.kubeconfig, run.namespace, lease_seconds=_LEASE_SECONDS
+            ),
             act=lambda run: self.act(self, run),
             settled=self.settled,
             resources=ALL,
@@ -373,17 +377,25 @@ def pods(run: Run) -> list[dict[str, Any]]:
 
 
 def at_rest(run: Run, version: str, *, deployments: int, failed: str = "") -> bool:
-    """It serves the version, with all its pods and no others, and nothing is under way."""
+    """It serves the version, with all its pods and no others, both Services lead there, and nothing is under way. The
+    conditions are the last that the operator has to say."""
     said = status(run)
+    true = {one["type"] for one in said.get("conditions") or () if one["status"] == "True"}
     return (
         said.get("version") == version
-        and said.get("phase") == ("Degraded" if failed else "Ready")
+        and true == ({"Ready", "Stalled"} if failed else {"Ready"})
         and not said.get("rollout")
         and (said.get("failed") or {}).get("reason", "") == failed
+        and {leads(one) for one in run.objects(SERVICES)} == {said["active"]["name"]}
         and len(run.objects(DEPLOYMENTS)) == len(run.objects(REPLICASETS)) == deployments
         and not run.objects(JOBS)
         and len(pods(run)) == said.get("readyReplicas")
     )
+
+
+def leads(service: dict[str, Any]) -> str:
+    """The revision that a Service sends requests to."""
+    return str(service["spec"]["selector"]["modelwright.dev/revision"])
 
 
 def gone(run: Run) -> bool:
@@ -506,11 +518,11 @@ def deletion_in_mid_switch(versions: Versions) -> Story:
         say(story, run, "promote", NEXT)
         target = story.revision(run, NEXT)
 
-        def leads() -> bool:
+        def switched() -> bool:
             service = run.get(SERVICES, NAME)
-            return service is not None and service["spec"]["selector"]["modelwright.dev/revision"] == target
+            return service is not None and leads(service) == target
 
-        run.wait("the Service leads to the new version", leads)
+        run.wait("the Service leads to the new version", switched)
         delete(story, run)
 
     return Story(
