@@ -13,6 +13,8 @@ import kopf
 import prometheus_client
 
 from modelwright import __version__
+from modelwright.controllers.dataset import observed as preparing
+from modelwright.controllers.dataset.reconcile import DatasetController
 from modelwright.controllers.inferenceservice import observed as serving
 from modelwright.controllers.inferenceservice.observed import SERVICE_LABEL
 from modelwright.controllers.inferenceservice.reconcile import Caches, InferenceServiceController
@@ -39,6 +41,7 @@ from modelwright.kube.reflector import Reflector
 from modelwright.kube.resources import (
     API_GROUP,
     API_VERSION,
+    DATASETS,
     DEPLOYMENTS,
     ENDPOINTSLICES,
     INFERENCESERVICES,
@@ -60,7 +63,7 @@ S = TypeVar("S", bound=serving.View)
 log = logging.getLogger("modelwright")
 
 # Kopf watches these.
-_OURS = (TRAININGJOBS, MODELVERSIONS, MODELS, INFERENCESERVICES)
+_OURS = (DATASETS, TRAININGJOBS, MODELVERSIONS, MODELS, INFERENCESERVICES)
 
 
 class Operator:
@@ -95,11 +98,19 @@ class Operator:
             self._children(MODELVERSIONS, JOBS, check_view, VERSION_LABEL, lambda job: job.version),
             self._children(MODELVERSIONS, PODS, check_pod_view, VERSION_LABEL, lambda pod: pod.version),
         )
+        dataset = DatasetController(
+            client,
+            settings,
+            self._objects[DATASETS],
+            self._children(DATASETS, JOBS, preparing.job_view, preparing.DATASET_LABEL, lambda job: job.dataset),
+            self._children(DATASETS, PODS, preparing.pod_view, preparing.DATASET_LABEL, lambda pod: pod.dataset),
+        )
         model = ModelController(self._objects[MODELS], self._versions)
         self._serving = InferenceServiceController(
             client, settings, self._objects[INFERENCESERVICES], self._objects[MODELS], self._serving_caches()
         )
         for resource, reconcile in (
+            (DATASETS, dataset.reconcile),
             (TRAININGJOBS, self._training.reconcile),
             (MODELVERSIONS, version.reconcile),
             (MODELS, model.reconcile),

@@ -39,6 +39,11 @@ def training_job(name: str = "digits-v1-0-0", **at: Any) -> Manifest:
     return edited(made, **at)
 
 
+def dataset(name: str = "digits", **at: Any) -> Manifest:
+    spec = {"source": {"uri": "s3://abc/raw/"}, "schema": {"target": "label", "task": "Classification"}}
+    return edited({"apiVersion": API_VERSION, "kind": "Dataset", "metadata": {"name": name}, "spec": spec}, **at)
+
+
 def model_version(name: str = "digits-v1-0-0", **at: Any) -> Manifest:
     spec = {"model": "digits", "version": "1.0.0", "source": {"trainingJobRef": {"name": "digits-v1-0-0"}}}
     return edited({"apiVersion": API_VERSION, "kind": "ModelVersion", "metadata": {"name": name}, "spec": spec}, **at)

@@ -12,7 +12,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from devcluster.light import LightCluster
 from tests.cluster import crds
-from tests.cluster.crds import Manifest, model, model_version, training_job
+from tests.cluster.crds import Manifest, dataset, model, model_version, training_job
 
 LONG = "a" * 41
 DIGEST = "sha256:" + "0" * 64
@@ -25,7 +25,54 @@ NAMED = (
     " and labels are named after it"
 )
 
+SOURCE = (
+    "is not a source; write s3://bucket/path/rows.parquet (or .csv, .jsonl, .ndjson), or a prefix that ends with a"
+    " slash, s3://bucket/path/; or file:///path of either form"
+)
+
 REFUSED: dict[str, tuple[Manifest, list[str]]] = {
+    # Dataset
+    "a source of an unknown format": (
+        dataset(source__uri="s3://abc/raw/digits.xlsx"),
+        [
+            "spec.source.uri: Invalid value: \"s3://abc/raw/digits.xlsx\": 's3://abc/raw/digits.xlsx' " + SOURCE,
+        ],
+    ),
+    "a whole bucket as a source": (
+        dataset(source__uri="s3://abc/"),
+        [f"spec.source.uri: Invalid value: \"s3://abc/\": 's3://abc/' {SOURCE}"],
+    ),
+    "no source": (dataset(source=None), ["spec.source: Required value"]),
+    "no schema": (dataset(schema=None), ["spec.schema: Required value"]),
+    "a data set's split that is not whole": (
+        dataset(split={"train": "0.8", "validation": "0.1", "test": "0.2"}),
+        ["spec.split: Invalid value: train 0.8, validation 0.1 and test 0.2 must add up to 1"],
+    ),
+    "a share that not every class can have": (
+        dataset(checks={"minClassFraction": "0.6"}),
+        [
+            "spec.checks.minClassFraction: Invalid value: minClassFraction 0.6 cannot be: there are two classes or"
+            ' more, so it is above 0 and at most "0.5"'
+        ],
+    ),
+    "a column that is checked twice": (
+        dataset(checks={"noMissing": ["x", "x"]}),
+        ['spec.checks.noMissing[1]: Duplicate value: "x"'],
+    ),
+    "a data set on volumes alone with a Secret": (
+        dataset(source__uri="file:///data/in/", storage={"uri": "file:///data/out", "secretRef": {"name": "store"}}),
+        [
+            "spec.storage: Invalid value: endpoint, region and secretRef are of s3://, but source.uri and storage.uri"
+            " are file://; leave them out"
+        ],
+    ),
+    "a data set's pod with an account": (
+        dataset(podTemplate={"spec": {"serviceAccountName": "me"}}),
+        [
+            "spec.podTemplate.spec: Invalid value: serviceAccountName, serviceAccount and automountServiceAccountToken"
+            " cannot be set: workers hold no credentials of Kubernetes"
+        ],
+    ),
     # TrainingJob
     "a name that is too long": (training_job(LONG), [f"metadata.name: Invalid value: '{LONG}' {NAMED}"]),
     "a name with a dot": (training_job("digits.v1"), [f"metadata.name: Invalid value: 'digits.v1' {NAMED}"]),
@@ -248,6 +295,11 @@ IN_OTHER_WORDS = {
 }  # fmt: skip
 
 TAKEN: dict[str, Manifest] = {
+    "the smallest Dataset": dataset(),
+    "a Dataset with all checks": dataset(
+        source__uri="file:///data/rows.csv",
+        checks={"minRows": 1, "noMissing": ["x", "y"], "minClassFraction": "0.5", "unique": ["id"]},
+    ),
     "the smallest TrainingJob": {
         "apiVersion": crds.API_VERSION,
         "kind": "TrainingJob",

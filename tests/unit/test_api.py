@@ -50,13 +50,13 @@ def test_the_check_names_each_file_that_differs(tmp_path: Path, capsys: pytest.C
     write(tmp_path)
     (tmp_path / "crds" / "models.yaml").write_text("changed by hand")
     (tmp_path / "docs" / "reference" / "recipes.md").unlink()
-    (tmp_path / "crds" / "datasets.yaml").write_text("of a kind that is gone")
+    (tmp_path / "crds" / "gone.yaml").write_text("of a kind that is gone")
     capsys.readouterr()
     assert main(["--check", "--root", str(tmp_path)]) == 1
     assert capsys.readouterr().err.splitlines() == [
         "crds/models.yaml: differs from operator/modelwright/api",
         "docs/reference/recipes.md: missing",
-        "crds/datasets.yaml: is generated from nothing; remove it",
+        "crds/gone.yaml: is generated from nothing; remove it",
         "run: python -m modelwright.crdgen",
     ]
 

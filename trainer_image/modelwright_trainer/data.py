@@ -17,7 +17,7 @@ from modelwright.store import Store, StoreError, Trouble
 
 from modelwright_trainer.failures import DataFailed
 
-_MOST_CLASSES = 10_000
+MOST_CLASSES = 10_000
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,14 +80,14 @@ def _feature_names(read: pa.Table, data: Data) -> tuple[str, ...]:
     if twice:
         raise DataFailed(f"data.uri: column {twice[0]} occurs twice in {data.uri}: rename one")
     if data.target not in there:
-        raise DataFailed(_no_column("data.target", data.target, there))
+        raise DataFailed(no_column("data.target", data.target, there))
     if data.features is None:
         names = tuple(name for name in there if name != data.target)
     else:
         names = data.features
         for name in names:
             if name not in there:
-                raise DataFailed(_no_column("data.features", name, there))
+                raise DataFailed(no_column("data.features", name, there))
         if data.target in names:
             raise DataFailed(f"data.features: {data.target} is the target, and cannot be a feature too: remove it")
     if not names:
@@ -97,7 +97,7 @@ def _feature_names(read: pa.Table, data: Data) -> tuple[str, ...]:
     return names
 
 
-def _no_column(field: str, name: str, there: list[str]) -> str:
+def no_column(field: str, name: str, there: list[str]) -> str:
     near = difflib.get_close_matches(name, there, n=1, cutoff=0.5)
     advice = f"; did you mean {near[0]}?" if near else ""
     listed = ", ".join(there[:10]) + (f", … ({len(there)} in all)" if len(there) > 10 else "")
@@ -158,8 +158,8 @@ def _classes(read: pa.Table, data: Data) -> tuple[npt.NDArray[np.int64], tuple[s
     values, labels = np.unique(np.asarray(column.to_pylist()), return_inverse=True)
     if len(values) < 2:
         raise DataFailed(f"target {name} is {values[0]} in all rows: a classification needs two classes or more")
-    if len(values) > _MOST_CLASSES:
+    if len(values) > MOST_CLASSES:
         raise DataFailed(
-            f"target {name} has {len(values)} classes, and {_MOST_CLASSES} is the most: is it an identifier?"
+            f"target {name} has {len(values)} classes, and {MOST_CLASSES} is the most: is it an identifier?"
         )
     return labels.astype(np.int64), tuple(str(value) for value in values)

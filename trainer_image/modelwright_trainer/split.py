@@ -27,7 +27,7 @@ def split(
     owed = dict.fromkeys(PARTS, 0.0)
     for group in groups:
         shuffled = group[generator.permutation(len(group))]
-        counts = _owing(len(group), wanted, owed)
+        counts = owing(len(group), wanted, owed)
         begin = 0
         for part in PARTS:
             chosen[part].append(shuffled[begin : begin + counts[part]])
@@ -35,7 +35,7 @@ def split(
     return {part: np.sort(np.concatenate(pieces)).astype(np.int64) for part, pieces in chosen.items()}
 
 
-def _owing(count: int, fractions: Mapping[str, float], owed: dict[str, float]) -> dict[str, int]:
+def owing(count: int, fractions: Mapping[str, float], owed: dict[str, float]) -> dict[str, int]:
     """`count` rows in parts by largest remainder (Hamilton), counting what earlier groups left owing to each part;
     `owed` is brought up to date. Each part gets its share less than a row off, in sum exactly `count`."""
     exact = {part: count * fraction for part, fraction in fractions.items()}

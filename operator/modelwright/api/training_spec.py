@@ -248,8 +248,8 @@ class Gate(ApiModel):
     )  # fmt: skip
 
 
-def _each_once(what: str, of: Any) -> AfterValidator:
-    """In the CRD this is `x-kubernetes-list-type`."""
+def each_once(what: str, of: Any) -> AfterValidator:
+    """No item twice, by `of`; in the CRD this is `x-kubernetes-list-type`."""
 
     def checked(items: tuple[Any, ...]) -> tuple[Any, ...]:
         keys = [of(item) for item in items]
@@ -264,12 +264,12 @@ def _each_once(what: str, of: Any) -> AfterValidator:
 class Evaluation(ApiModel):
     """How the trained model is measured, and how good it must be."""
 
-    metrics: Annotated[Items[Metric], Field(max_length=16, min_length=1), _each_once("metric", str)] = Field(
+    metrics: Annotated[Items[Metric], Field(max_length=16, min_length=1), each_once("metric", str)] = Field(
         default=get_args(Metric),
         description="What is measured on the test split, of the published files. f1_macro: the classes' F1, averaged.",
         json_schema_extra={"x-kubernetes-list-type": "set"},
     )
-    gates: Annotated[Items[Gate], Field(max_length=16), _each_once("metric", lambda gate: gate.metric)] | None = Field(
+    gates: Annotated[Items[Gate], Field(max_length=16), each_once("metric", lambda gate: gate.metric)] | None = Field(
         default=None,
         description="Bounds that the model must keep to be published.",
         json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["metric"]},

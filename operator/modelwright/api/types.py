@@ -25,6 +25,9 @@ _URI_CHARACTER = r"[^\x00-\x20\x7f?#]"
 _BUCKET = "s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]"
 _STORE_URI_PATTERN = f"{_BUCKET}(/{_URI_CHARACTER}*)?|file:///{_URI_CHARACTER}+"
 _FILE_URI_PATTERN = rf"({_BUCKET}|file://)/({_URI_CHARACTER}*[^\x00-\x20\x7f?#/])"
+_SOURCE_URI_PATTERN = (
+    rf"({_BUCKET}|file://)/({_URI_CHARACTER}*[^\x00-\x20\x7f?#/]([.]parquet|[.]csv|[.]jsonl|[.]ndjson)|{_URI_CHARACTER}+/)"
+)
 _MANIFEST_PATTERN = rf"({_BUCKET}|file://)/{_URI_CHARACTER}+/versions/[^\x00-\x20\x7f?#/]+/manifest[.]json"
 _ENDPOINT_PATTERN = r"https?://[A-Za-z0-9.-]+(:[0-9]{1,5})?/?|https?://\[[0-9A-Fa-f:]+\](:[0-9]{1,5})?/?"
 DECIMAL_PATTERN = "-?[0-9]{1,9}([.][0-9]{1,9})?"
@@ -108,6 +111,18 @@ FileUri = Annotated[
         _formed(
             _FILE_URI_PATTERN,
             "'{self}' is not a file's URI; write s3://bucket/path/rows.parquet or file:///path/rows.parquet",
+        ),
+    ),
+]
+
+SourceUri = Annotated[
+    str,
+    StringConstraints(min_length=1, max_length=1024),
+    Rules(
+        _formed(
+            _SOURCE_URI_PATTERN,
+            "'{self}' is not a source; write s3://bucket/path/rows.parquet (or .csv, .jsonl, .ndjson), or a prefix that"
+            " ends with a slash, s3://bucket/path/; or file:///path of either form",
         ),
     ),
 ]

@@ -1,0 +1,125 @@
+"""The Job that prepares a data set. It runs in the user's namespace with the user's own credentials: the operator reads
+no store."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+
+from modelwright import datasets
+from modelwright.api.base import StatusRef
+from modelwright.api.dataset import Dataset
+from modelwright.api.storage import Storage, StorageStatus
+from modelwright.contract import Outcome, Split, StoreAccess
+from modelwright.controllers.dataset.observed import DATASET_LABEL, HASH_ANNOTATION
+from modelwright.controllers.podspec import container_security, overlaid, pod_security, without_credentials
+from modelwright.kube.resources import Object
+from modelwright.settings import Settings
+
+CONTAINER = "dataset"
+# Beside evictions, which are not counted: a store that does not answer, a container that was killed.
+_RETRIES = 2
+_FINAL = tuple(outcome.code for outcome in Outcome if outcome.code and not outcome.retried)
+
+
+def storage_status(dataset: Dataset, settings: Settings) -> StorageStatus:
+    """The store that is used: what the spec leaves out is the operator's."""
+    stated, defaults = dataset.spec.storage or Storage(), settings.storage
+    secret = stated.secret_ref.name if stated.secret_ref else defaults.secret
+    return StorageStatus(
+        uri=stated.uri or defaults.uri,
+        endpoint=stated.endpoint or defaults.endpoint or None,
+        region=stated.region or defaults.region or None,
+        secret_ref=StatusRef(name=secret) if secret else None,
+    )
+
+
+def run_hash(dataset: Dataset) -> str:
+    """Of all that the user wrote. The operator's image and defaults are not among it: an upgrade of the operator
+    prepares nothing anew."""
+    spec = json.dumps(dataset.spec.to_object(), sort_keys=True)
+    return hashlib.sha256(spec.encode()).hexdigest()[:8]
+
+
+def job_name(dataset: Dataset) -> str:
+    """With a hash of the uid: a Dataset that is made again meets no Job of the one before it."""
+    uid = hashlib.sha256(dataset.metadata.uid.encode()).hexdigest()[:5]
+    return f"{dataset.metadata.name}-{uid}-{run_hash(dataset)}"
+
+
+def dataset_run(dataset: Dataset, storage: StorageStatus) -> datasets.DatasetRun:
+    spec, checks, split = dataset.spec, dataset.spec.checks, dataset.spec.split
+    return datasets.DatasetRun(
+        namespace=dataset.metadata.namespace,
+        name=dataset.metadata.name,
+        source_uri=spec.source.uri,
+        store=StoreAccess(uri=storage.uri, endpoint=storage.endpoint, region=storage.region),
+        target=spec.schema_.target,
+        task=spec.schema_.task,
+        split=Split(
+            train=float(split.train),
+            validation=float(split.validation),
+            test=float(split.test),
+            stratify=split.stratify,
+            seed=split.seed,
+        ),
+        checks=datasets.Checks(
+            min_rows=checks.min_rows,
+            no_missing=checks.no_missing or (),
+            min_class_fraction=float(checks.min_class_fraction) if checks.min_class_fraction else None,
+            unique=checks.unique or (),
+        ),
+    )
+
+
+def dataset_job(dataset: Dataset, settings: Settings, owner: Object) -> Object:
+    storage = storage_status(dataset, settings)
+    secret = storage.secret_ref.name if storage.secret_ref else ""
+    labels = {"app.kubernetes.io/managed-by": "modelwright", DATASET_LABEL: dataset.metadata.name}
+    container = {
+        "name": CONTAINER,
+        "image": settings.trainer_image,
+        "args": list(datasets.COMMAND),
+        "env": [{"name": datasets.DATASET_VARIABLE, "value": dataset_run(dataset, storage).to_json()}],
+        "envFrom": [{"secretRef": {"name": secret}}] if secret else [],
+        "resources": dataset.spec.resources.to_object() if dataset.spec.resources else {},
+        "terminationMessagePolicy": "File",
+        "securityContext": container_security(),
+        "volumeMounts": [{"name": "scratch", "mountPath": "/tmp"}],  # noqa: S108 - the container's own
+    }
+    pod = {
+        "metadata": {"labels": labels},
+        "spec": {
+            "restartPolicy": "Never",
+            "securityContext": pod_security(),
+            "containers": [container],
+            "volumes": [{"name": "scratch", "emptyDir": {}}],
+        },
+    }
+    overlay = dataset.spec.pod_template.to_object() if dataset.spec.pod_template else {}
+    merged = overlaid(pod, overlay)
+    return {
+        "apiVersion": "batch/v1",
+        "kind": "Job",
+        "metadata": {
+            "name": job_name(dataset),
+            "namespace": dataset.metadata.namespace,
+            "labels": labels,
+            "annotations": {HASH_ANNOTATION: run_hash(dataset)},
+            "ownerReferences": [dict(owner)],
+        },
+        "spec": {
+            "backoffLimit": _RETRIES,
+            "podReplacementPolicy": "Failed",
+            "podFailurePolicy": {
+                "rules": [
+                    {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]},
+                    {
+                        "action": "FailJob",
+                        "onExitCodes": {"containerName": CONTAINER, "operator": "In", "values": list(_FINAL)},
+                    },
+                ]
+            },
+            "template": {"metadata": merged["metadata"], "spec": without_credentials(merged["spec"])},
+        },
+    }
