@@ -84,6 +84,8 @@ class Scenario:
     """Seconds without a write after which a settled process counts as done."""
     patience: float = 60.0
     """Seconds for a run to settle."""
+    every: float = 0.05
+    """Seconds between two looks of a wait."""
 
 
 class Run:
@@ -153,7 +155,7 @@ class Run:
         while not check():
             if time.monotonic() > deadline:
                 raise TimeoutError(f"{what}: not within {self.scenario.patience:g} s")
-            time.sleep(0.05)
+            time.sleep(self.scenario.every)
 
     def left(self) -> collections.Counter[Left]:
         objects = [(resource, obj) for resource in self.scenario.resources for obj in self.objects(resource)]

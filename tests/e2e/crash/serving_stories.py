@@ -225,7 +225,9 @@ class Story:
             setting=self._served,
             label=self._label,
             recurring=operator.recurring,
-            patience=120,
+            patience=300,
+            # A look costs the API server what a pod's start costs more urgently.
+            every=0.2,
         )
 
     def requests(self) -> str:
