@@ -51,7 +51,9 @@ def place(
     )
     # Ordered in an external sort and then counted in a stream: a window function would hold a whole class in memory.
     stratum = "class" if split.stratify else "0"
-    key = f"md5_number(concat('{split.seed}', '/', keyed.h, '/', coalesce(repeated.occurrence, 0)))"
+    # In halves: the text of a 128-bit number takes many times as long as those of two 64-bit ones.
+    halves = "(keyed.h >> 64)::UBIGINT, '/', (keyed.h & 18446744073709551615::UHUGEINT)::UBIGINT"
+    key = f"md5_number(concat('{split.seed}', '/', {halves}, '/', coalesce(repeated.occurrence, 0)))"
     in_order = f"SELECT keyed.rid, class, {stratum} AS stratum, {key} AS key FROM keyed LEFT JOIN repeated USING (rid)"  # noqa: S608
     con.execute(
         f"CREATE TABLE ordered AS SELECT *, row_number() OVER () - 1 AS nth FROM ({in_order} ORDER BY stratum, key)"  # noqa: S608
