@@ -150,7 +150,7 @@ def story(
         label=operator.label,
         recurring=operator.recurring,
         quiet=1.5,
-        patience=300.0,
+        patience=900.0,
     )
 
 

@@ -40,7 +40,7 @@ def test_what_was_begun_of_a_spec_that_was_changed_meanwhile_is_not_trained(worl
 
 
 @pytest.mark.long
-@pytest.mark.timeout(3600)
+@pytest.mark.timeout(7200)
 @pytest.mark.parametrize(
     ("story", "jobs"),
     [
