@@ -66,7 +66,11 @@ def connect(scratch: Path, memory: int, workers: int = 1) -> duckdb.DuckDBPyConn
         "autoinstall_known_extensions": False,
         "autoload_known_extensions": False,
     }
-    return duckdb.connect(str(scratch / "rows.duckdb"), config=settings)
+    con = duckdb.connect(str(scratch / "rows.duckdb"), config=settings)
+    # A row group would be read whole, and pandas writes a million rows in one; and nothing is read twice.
+    con.execute("SET disable_parquet_prefetching = true")
+    con.execute("SET enable_external_file_cache = false")
+    return con
 
 
 def main(*, termination: Path = Path(TERMINATION_PATH), environment: Mapping[str, str] = os.environ) -> int:
@@ -225,20 +229,16 @@ def _upload(
     con: duckdb.DuckDBPyConnection, read: Source, placed: parts.Parts, store: Store, folder: str, scratch: Path,
     shard_bytes: int,
 ) -> dict[str, SplitShards]:  # fmt: skip
-    group = shards.rows_per_group(con, read.columns, shard_bytes)
-    made: dict[str, SplitShards] = {}
-    for index, part in enumerate(PARTS):
-        listed = []
-        if placed.rows[part]:
-            for path, rows in shards.written(con, read.columns, index, group, scratch):
-                digest, size = _digest(path)
-                uri = f"{folder}/{shard_path(digest)}"
-                if store.size(uri) != size:
-                    store.write(uri, path)
-                path.unlink()
-                listed.append(Shard(path=shard_path(digest), digest=digest, bytes=size, rows=rows))
-        made[part] = SplitShards(rows=placed.rows[part], shards=tuple(listed))
-    return made
+    per_shard = shards.rows_per_shard(con, read.columns, read.rows, shard_bytes)
+    listed: dict[str, list[Shard]] = {part: [] for part in PARTS}
+    for part, path, rows in shards.written(con, read.columns, placed.rows, per_shard, scratch):
+        digest, size = _digest(path)
+        uri = f"{folder}/{shard_path(digest)}"
+        if store.size(uri) != size:
+            store.write(uri, path)
+        path.unlink()
+        listed[part].append(Shard(path=shard_path(digest), digest=digest, bytes=size, rows=rows))
+    return {part: SplitShards(rows=placed.rows[part], shards=tuple(found)) for part, found in listed.items()}
 
 
 def _digest(path: Path) -> tuple[str, int]:
