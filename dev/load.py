@@ -14,6 +14,8 @@ import asyncio
 import dataclasses
 import json
 import signal
+import socket
+import struct
 import sys
 import time
 from collections import Counter
@@ -25,6 +27,8 @@ from urllib.parse import urlsplit
 Mode = Literal["keepalive", "new"]
 _SECONDS = 10.0
 _KEPT_FAILURES = 50
+# Linux's struct tcp_info, as far as tcpi_total_retrans.
+_TCP_INFO = struct.Struct("8B24I")
 NO_CONNECTION = "no connection: "
 """So begins why a request failed that was never sent, since nobody took it."""
 
@@ -52,6 +56,9 @@ class Tally:
     spans: list[list[Span]] = dataclasses.field(default_factory=list)
     milliseconds: list[float] = dataclasses.field(default_factory=list)
     connections: int = 0
+    tried_again: int = 0
+    """Connections that nobody took at first, and the kernel asked for again: with patience, a request that is late by a
+    second or more; without, a lost one."""
 
     def answered(self, worker: int, began: float, ended: float, status: int, version: str) -> None:
         self.sent += 1
@@ -87,6 +94,7 @@ class Tally:
             "why": dict(self.failed),
             "failures": self.failures,
             "connections": self.connections,
+            "triedAgain": self.tried_again,
             "p50Ms": at(0.5),
             "p99Ms": at(0.99),
             "maxMs": ordered[-1] if ordered else None,
@@ -114,6 +122,13 @@ class _Connection:
             self._writer.close()
             self._reader = self._writer = None
 
+    def tried_again(self) -> bool:
+        """Whether the kernel had to ask more than once until somebody took it."""
+        if self._writer is None:
+            return False
+        info = self._writer.get_extra_info("socket").getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO.size)
+        return bool(_TCP_INFO.unpack(info)[-1])
+
     async def ask(self, request: bytes) -> tuple[int, Mapping[str, str], bytes]:
         if self._reader is None or self._writer is None:
             raise ValueError("the connection is not open")
@@ -140,6 +155,7 @@ async def _worker(
                 if not connected:
                     await connection.open()
                     tally.connections += 1
+                    tally.tried_again += connection.tried_again()
                     connected = True
                 status, headers, body = await connection.ask(request)
             if status == 200 and b'"outputs"' not in body:

@@ -167,6 +167,10 @@ class Claim:
             lost = {why: count - forgiven[why] for why, count in told["why"].items() if count > forgiven[why]}
             if lost:
                 yield f"{who}: of {told['sent']} requests {sum(lost.values())} failed: {lost}; {told['failures'][:3]}"
+            # An outage of seconds loses nothing to a client that waits for ten: connections that nobody took when they
+            # were first asked for tell of it.
+            if told["triedAgain"] and not self.deleted:
+                yield f"{who}: {told['triedAgain']} of {told['connections']} connections had to be tried again"
             answers = [span for row in told["spans"] for span in row if span["version"]]
             if strange := {span["version"] for span in answers} - self.versions:
                 yield f"{who} was answered by {sorted(strange)}"
@@ -237,7 +241,10 @@ class Story:
         failed = f": {dict(why)}" if why else ""
         return (
             f"{self.name}: {sum(told['sent'] for told in ended)} requests in {len(self.traffic)} runs,"
-            f" {sum(why.values())} failed{failed}"
+            f" {sum(why.values())} failed{failed};"
+            f" {sum(told.get('connections', 0) for told in ended)} connections,"
+            f" {sum(told.get('triedAgain', 0) for told in ended)} tried again;"
+            f" the slowest answer after {max((told.get('maxMs') or 0 for told in ended), default=0):.0f} ms"
         )
 
     def revision(self, run: Run, version: str) -> str:
