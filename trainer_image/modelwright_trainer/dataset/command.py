@@ -70,6 +70,7 @@ def connect(scratch: Path, memory: int, workers: int = 1) -> duckdb.DuckDBPyConn
     # A row group would be read whole, and pandas writes a million rows in one; and nothing is read twice.
     con.execute("SET disable_parquet_prefetching = true")
     con.execute("SET enable_external_file_cache = false")
+    con.execute("SET enable_progress_bar = false")
     return con
 
 
