@@ -180,6 +180,8 @@ def space(target: Target, server: Store, refs: Mapping[str, str], steps: Steps) 
     digits.upload(s3(server), BUCKET)
     digits.forget(s3(server), BUCKET, "e2e-serving/")
     made = Space(target, server, refs["server"], steps)
+    # What a run that was cut off has left knows of versions that the store holds no more.
+    made.kubectl("delete", "inferenceservices,trainingjobs,modelversions,models", "--all", "--wait")
     job = yaml.safe_load((digits.EXAMPLES / "training-job.yaml").read_text())
     job["spec"]["storage"]["uri"] = f"s3://{BUCKET}/e2e-serving"
     # As good as its gate asks, and no better: what is tested here is how it is served.
