@@ -266,7 +266,7 @@ REFUSED: dict[str, tuple[Manifest, list[str]]] = {
     ),
     "a version of nothing": (
         model_version(source={}),
-        ["spec.source: give exactly one of trainingJobRef and artifact"],
+        ["spec.source: Invalid value: give exactly one of trainingJobRef and artifact"],
     ),
     # Model
     "a channel that points at nothing": (

@@ -25,9 +25,8 @@ _URI_CHARACTER = r"[^\x00-\x20\x7f?#]"
 _BUCKET = "s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]"
 _STORE_URI_PATTERN = f"{_BUCKET}(/{_URI_CHARACTER}*)?|file:///{_URI_CHARACTER}+"
 _FILE_URI_PATTERN = rf"({_BUCKET}|file://)/({_URI_CHARACTER}*[^\x00-\x20\x7f?#/])"
-_SOURCE_URI_PATTERN = (
-    rf"({_BUCKET}|file://)/({_URI_CHARACTER}*[^\x00-\x20\x7f?#/]([.]parquet|[.]csv|[.]jsonl|[.]ndjson)|{_URI_CHARACTER}+/)"
-)
+_SOURCE_FILE = rf"{_URI_CHARACTER}*[^\x00-\x20\x7f?#/]([.]parquet|[.]csv|[.]jsonl|[.]ndjson)"
+_SOURCE_URI_PATTERN = rf"({_BUCKET}|file://)/({_SOURCE_FILE}|{_URI_CHARACTER}+/)"
 _MANIFEST_PATTERN = rf"({_BUCKET}|file://)/{_URI_CHARACTER}+/versions/[^\x00-\x20\x7f?#/]+/manifest[.]json"
 _ENDPOINT_PATTERN = r"https?://[A-Za-z0-9.-]+(:[0-9]{1,5})?/?|https?://\[[0-9A-Fa-f:]+\](:[0-9]{1,5})?/?"
 DECIMAL_PATTERN = "-?[0-9]{1,9}([.][0-9]{1,9})?"
