@@ -127,7 +127,8 @@ class Traffic:
             output = folder / f"{mode}.log"
             words = [
                 # The kernel ends a client with the thread that tells the run, however that ends.
-                "setpriv", "--pdeathsig", "KILL", sys.executable, load.__file__, "--url", f"http://{service['spec']['clusterIP']}", "--model", NAME,
+                "setpriv", "--pdeathsig", "KILL", sys.executable, load.__file__,
+                "--url", f"http://{service['spec']['clusterIP']}", "--model", NAME,
                 "--bodies", bodies, "--mode", mode, "--workers", "2", "--pause", "0.08",
             ]  # fmt: skip
             with output.open("wb") as file:
