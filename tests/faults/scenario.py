@@ -292,8 +292,17 @@ def crash_everywhere(
     """
     first = undisturbed(scenario, upstream)
     points = list(_chosen(first.writes, only) if only else _points(scenario, first.writes, moments))
+    print(f"{scenario.name}: undisturbed {first.seconds:.1f} s; {len(points)} disturbances follow", flush=True)
+
+    def disturbed(point: tuple[int, Moment]) -> Outcome:
+        outcome = _tell(scenario, upstream, first, point)
+        # A whole table takes its time, and whoever waits for it may have to stop it.
+        label, occurrence = first.writes[point[0] - 1]
+        print(f"{point[0]} {label} ({occurrence}) {point[1].value}: {outcome.verdict} {outcome.seconds:.1f}", flush=True)
+        return outcome
+
     with ThreadPoolExecutor(parallel) as pool:
-        outcomes = list(pool.map(lambda point: _tell(scenario, upstream, first, point), points))
+        outcomes = list(pool.map(disturbed, points))
     return Report(scenario.name, first, tuple(outcomes))
 
 
