@@ -298,7 +298,8 @@ def crash_everywhere(
         outcome = _tell(scenario, upstream, first, point)
         # A whole table takes its time, and whoever waits for it may have to stop it.
         label, occurrence = first.writes[point[0] - 1]
-        print(f"{point[0]} {label} ({occurrence}) {point[1].value}: {outcome.verdict} {outcome.seconds:.1f}", flush=True)
+        named = f"{point[0]} {label} (time {occurrence}) {point[1].value}"
+        print(f"{named}: {outcome.verdict}, {outcome.seconds:.1f} s", flush=True)
         return outcome
 
     with ThreadPoolExecutor(parallel) as pool:

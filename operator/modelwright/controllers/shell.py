@@ -102,6 +102,19 @@ class Objects:
         self._events.record(regarding, reason, note, type="Warning" if warning else "Normal")
 
 
+async def still_there(client: Client, resource: Resource, obj: Object) -> bool:
+    """Whether an object is there and not about to go, as the API server says right now.
+
+    Where children are missing, the watch may only be late to tell that their owner was deleted, and they with it.
+    """
+    metadata = obj["metadata"]
+    try:
+        found = (await client.get(resource, metadata["name"], metadata["namespace"]))["metadata"]
+    except errors.NotFound:
+        return False
+    return bool(found["uid"] == metadata["uid"] and not found.get("deletionTimestamp"))
+
+
 async def create_once(client: Client, resource: Resource, obj: Object) -> Object:
     """Creates a child under its deterministic name; one that is there already, of the same owner, is as good.
 

@@ -34,7 +34,7 @@ from modelwright.controllers.inferenceservice.plan import (
 )
 from modelwright.controllers.inferenceservice.telemetry import Reader
 from modelwright.controllers.modelversion.observed import VersionView
-from modelwright.controllers.shell import Clock, NameTaken, Objects, create_once, now
+from modelwright.controllers.shell import Clock, NameTaken, Objects, create_once, now, still_there
 from modelwright.kube import conditions, errors
 from modelwright.kube.client import Client
 from modelwright.kube.reflector import Reflector
@@ -101,6 +101,9 @@ class InferenceServiceController:
         wanted = resolve.wanted(service, await self._model(service), self._versions(service), self._settings)
         seen = await self._seen(service)
         made = plan(wanted, self._known(service), seen, self._clock())
+        makes = any(isinstance(action, MakeService | MakeDeployment) for action in made.actions)
+        if makes and not await still_there(self._client, INFERENCESERVICES, obj):
+            return None
         try:
             await self._act(service, obj, made)
         except NameTaken as taken:
