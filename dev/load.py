@@ -56,13 +56,13 @@ class Tally:
     spans: list[list[Span]] = dataclasses.field(default_factory=list)
     milliseconds: list[float] = dataclasses.field(default_factory=list)
     connections: int = 0
-    tried_again: int = 0
+    tried_again: list[dict[str, Any]] = dataclasses.field(default_factory=list)
     """Connections that nobody took at first, and the kernel asked for again: with patience, a request that is late by a
-    second or more; without, a lost one."""
+    second or more; without, a lost one. When each was wanted, and how long it took."""
 
-    def answered(self, worker: int, began: float, ended: float, status: int, version: str) -> None:
+    def answered(self, worker: int, began: float, seconds: float, status: int, version: str) -> None:
         self.sent += 1
-        self.milliseconds.append((ended - began) * 1000)
+        self.milliseconds.append(seconds * 1000)
         row = self.spans[worker]
         if row and (row[-1].version, row[-1].status) == (version, status):
             row[-1].last, row[-1].count = began, row[-1].count + 1
@@ -94,7 +94,8 @@ class Tally:
             "why": dict(self.failed),
             "failures": self.failures,
             "connections": self.connections,
-            "triedAgain": self.tried_again,
+            "triedAgain": len(self.tried_again),
+            "triedAgainAt": self.tried_again,
             "p50Ms": at(0.5),
             "p99Ms": at(0.99),
             "maxMs": ordered[-1] if ordered else None,
@@ -129,6 +130,9 @@ class _Connection:
         info = self._writer.get_extra_info("socket").getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO.size)
         return bool(_TCP_INFO.unpack(info)[-1])
 
+    def local_port(self) -> int:
+        return int(self._writer.get_extra_info("sockname")[1]) if self._writer else 0
+
     async def ask(self, request: bytes) -> tuple[int, Mapping[str, str], bytes]:
         if self._reader is None or self._writer is None:
             raise ValueError("the connection is not open")
@@ -146,7 +150,7 @@ async def _worker(
 ) -> None:
     connection, turn = _Connection(host, port), number
     while not stop.is_set():
-        began = time.time()
+        began, clock = time.time(), time.monotonic()
         request = requests[turn % len(requests)]
         turn += 1
         connected = connection.usable
@@ -155,13 +159,15 @@ async def _worker(
                 if not connected:
                     await connection.open()
                     tally.connections += 1
-                    tally.tried_again += connection.tried_again()
+                    if connection.tried_again():
+                        took = round((time.monotonic() - clock) * 1000)
+                        tally.tried_again.append({"at": began, "ms": took, "from": connection.local_port()})
                     connected = True
                 status, headers, body = await connection.ask(request)
             if status == 200 and b'"outputs"' not in body:
                 tally.unanswered(number, began, "an answer without outputs")
             else:
-                tally.answered(number, began, time.time(), status, headers.get("modelwright-version", ""))
+                tally.answered(number, began, time.monotonic() - clock, status, headers.get("modelwright-version", ""))
             if tally.mode == "new" or headers.get("connection", "").lower() == "close":
                 await connection.close()
         except (OSError, EOFError, TimeoutError, ValueError, asyncio.LimitOverrunError) as error:

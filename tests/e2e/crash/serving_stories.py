@@ -172,7 +172,10 @@ class Claim:
             # An outage of seconds loses nothing to a client that waits for ten: connections that nobody took when they
             # were first asked for tell of it.
             if told["triedAgain"] and not self.deleted:
-                yield f"{who}: {told['triedAgain']} of {told['connections']} connections had to be tried again"
+                yield (
+                    f"{who}: {told['triedAgain']} of {told['connections']} connections had to be tried again:"
+                    f" {told['triedAgainAt'][:3]}"
+                )
             answers = [span for row in told["spans"] for span in row if span["version"]]
             if strange := {span["version"] for span in answers} - self.versions:
                 yield f"{who} was answered by {sorted(strange)}"
