@@ -29,8 +29,9 @@ _SECONDS = 10.0
 _KEPT_FAILURES = 50
 # Linux's struct tcp_info, as far as tcpi_total_retrans.
 _TCP_INFO = struct.Struct("8B24I")
-# The kernel asks again for a connection after 1 s without an answer; or at once, where the answer was of another time: the
-# node gives connections random ports, and a server remembers for a minute those that it closed. There nobody was away.
+# The kernel asks again for a connection after 1 s without an answer. It also does at once where the answer is of
+# another time: as far as is known, of a port that the node gave a connection before, and that the server still
+# remembers. Nobody was away then.
 _RETRY_SECONDS = 0.9
 NO_CONNECTION = "no connection: "
 """So begins why a request failed that was never sent, since nobody took it."""
