@@ -81,6 +81,9 @@ def state(obj: dict[str, Any]) -> str:
     digest, so that a run that was disturbed must have trained the very same weights."""
     status = obj.get("status") or {}
     true = [one for one in status.get("conditions") or () if one["status"] == "True"]
+    if any(one["type"] == "Suspended" for one in true):
+        # A Job applies its pod failure policy to pods that end since it is suspended, or not: a race within Kubernetes.
+        true = [one for one in true if one["type"] != "FailureTarget"]
     said = [str(status.get("phase", "")), *sorted(f"{one['type']}={one.get('reason', '')}" for one in true)]
     if "attempt" in status:
         said += [f"attempt {status['attempt']['number']}", f"restarts {status.get('restarts')}"]
