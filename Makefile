@@ -27,7 +27,7 @@ demo: $(READY) ## bring up a cluster where there is none, run the main job on it
 	@$(PYTHON) -m dev.demo
 
 test: $(READY) lint ## all that must hold: lint, unit, server, cluster and end-to-end tests
-	@$(PYTHON) -m pytest $(TIERS) -m "not long" -n 2 --dist loadgroup $(PYTEST)
+	@$(PYTHON) -m pytest $(TIERS) -m "not long" $(PYTEST)
 
 test-long: $(READY) lint test-trainer ## the same with the tests that take their time
 	@$(PYTHON) -m pytest $(TIERS) $(PYTEST)
