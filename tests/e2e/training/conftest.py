@@ -22,6 +22,7 @@ def operator(target: Target, server: Store, refs: Mapping[str, str], steps: Step
     install(target, refs, server, steps)
     ensure_bucket(server)
     digits.upload(s3(server), BUCKET)
+    digits.forget(s3(server), BUCKET, "e2e/")
     return target
 
 
@@ -29,5 +30,8 @@ def operator(target: Target, server: Store, refs: Mapping[str, str], steps: Step
 def space(operator: Target, server: Store) -> Iterator[Space]:
     """A namespace with the store's credentials."""
     prepare(operator, server, NAMESPACE)
-    yield Space(operator, NAMESPACE)
+    made = Space(operator, NAMESPACE)
+    # What a run that was cut off has left knows of versions that the store holds no more.
+    made.kubectl("delete", "trainingjobs,modelversions,models,datasets", "--all", "--wait", timeout=130)
+    yield made
     operator.kubectl("delete", "namespace", NAMESPACE, f"{NAMESPACE}-host", "--wait", "--timeout=120s", timeout=130)
