@@ -9,10 +9,11 @@ from pydantic import Field, JsonValue, StringConstraints
 
 from modelwright.api.base import AGE, NAME_RULE, ApiModel, ApiObject, Column, Names, StatusModel
 from modelwright.api.conditions import CONDITIONS_SCHEMA, Condition, before_the_first_look, conditions_field
+from modelwright.api.pods import PodTemplateOverlay, Resources
 from modelwright.api.rules import Rule
 from modelwright.api.storage import ArtifactRef, Storage, StorageStatus
-from modelwright.api.training_spec import PodTemplateOverlay, Resources, Split, each_once
-from modelwright.api.types import Fraction, Items, SourceUri, cel_is_fraction
+from modelwright.api.training_data import Split
+from modelwright.api.types import Fraction, Items, SourceUri, cel_is_fraction, each_once
 
 DatasetPhase = Literal["Pending", "Running", "Succeeded", "Failed"]
 _ColumnName = Annotated[str, StringConstraints(min_length=1, max_length=256)]

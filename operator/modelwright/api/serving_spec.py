@@ -8,9 +8,9 @@ from typing import ClassVar, Literal
 from pydantic import ConfigDict, Field
 
 from modelwright.api.base import ApiModel
+from modelwright.api.pods import Resources
 from modelwright.api.rules import Rule
 from modelwright.api.storage import StoreReach
-from modelwright.api.training_spec import Resources
 from modelwright.api.types import Duration, Fraction, Name, Variant, Version, cel_is_fraction, seconds
 
 _CHANNEL = "[a-z]([a-z0-9-]{0,28}[a-z0-9])?"

@@ -6,9 +6,10 @@ from __future__ import annotations
 import datetime
 import re
 from collections.abc import Mapping
-from typing import Annotated, TypeVar
+from typing import Annotated, Any, TypeVar
 
-from pydantic import AwareDatetime, Field, PlainSerializer, Strict, StringConstraints, WithJsonSchema
+from pydantic import AfterValidator, AwareDatetime, Field, PlainSerializer, Strict, StringConstraints, WithJsonSchema
+from pydantic_core import PydanticCustomError
 
 from modelwright.api.rules import Rule, Rules, cel_matches
 from modelwright.api.versions import NAMEABLE_PATTERN, SEMVER_PATTERN, VERSION_LENGTH, is_nameable, is_semver
@@ -16,6 +17,20 @@ from modelwright.api.versions import NAMEABLE_PATTERN, SEMVER_PATTERN, VERSION_L
 T = TypeVar("T")
 Items = Annotated[tuple[T, ...], Strict(False)]
 """A list: of the API a JSON array, here a tuple."""
+
+
+def each_once(what: str, of: Any) -> AfterValidator:
+    """No item twice, by `of`; in the CRD this is `x-kubernetes-list-type`."""
+
+    def checked(items: tuple[Any, ...]) -> tuple[Any, ...]:
+        keys = [of(item) for item in items]
+        twice = sorted({key for key in keys if keys.count(key) > 1})
+        if twice:
+            raise PydanticCustomError("twice", "{what}", {"what": f"{', '.join(twice)}: each {what} once"})
+        return items
+
+    return AfterValidator(checked)
+
 
 NAME_LENGTH = 40
 NAME_PATTERN = "[a-z]([a-z0-9-]*[a-z0-9])?"

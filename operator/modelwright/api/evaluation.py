@@ -1,0 +1,74 @@
+"""How a trained model is measured, and how good it must be."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from typing import Annotated, ClassVar, Literal, get_args
+
+from pydantic import Field
+
+from modelwright.api.base import ApiModel
+from modelwright.api.rules import Rule
+from modelwright.api.types import DecimalText, Items, cel_is_decimal, each_once
+
+Metric = Literal["accuracy", "f1_macro", "log_loss"]
+
+
+def _cel_is_number(bound: str) -> str:
+    return f"has(self.{bound}) && {cel_is_decimal(f'self.{bound}')}"
+
+
+class Gate(ApiModel):
+    """A bound on a metric, both ends included. A model outside is not published."""
+
+    metric: Metric = Field(description="The metric, on the test split.")
+    min: DecimalText | None = Field(default=None, description='The least that is good enough, such as "0.93".')
+    max: DecimalText | None = Field(default=None, description='The most that is good enough, such as "0.3".')
+
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            "has(self.min) || has(self.max)",
+            "give min, max or both",
+            lambda gate: gate.min is not None or gate.max is not None,
+        ),
+        Rule(
+            f"!({_cel_is_number('min')} && {_cel_is_number('max')}) || double(self.min) <= double(self.max)",
+            "no figure can pass: min is above max",
+            lambda gate: gate.min is None or gate.max is None or Decimal(gate.min) <= Decimal(gate.max),
+        ),
+        Rule(
+            "self.metric == 'log_loss' || "
+            + " && ".join(
+                f"(!({_cel_is_number(bound)}) || (double(self.{bound}) >= 0.0 && double(self.{bound}) <= 1.0))"
+                for bound in ("min", "max")
+            ),
+            '{self.metric} lies between 0 and 1; write 93 % as "0.93"',
+            lambda gate: gate.metric == "log_loss" or all(
+                bound is None or 0 <= Decimal(bound) <= 1 for bound in (gate.min, gate.max)
+            ),
+        ),
+    )  # fmt: skip
+
+
+class Evaluation(ApiModel):
+    """How the trained model is measured, and how good it must be."""
+
+    metrics: Annotated[Items[Metric], Field(max_length=16, min_length=1), each_once("metric", str)] = Field(
+        default=get_args(Metric),
+        description="What is measured on the test split, of the published files. f1_macro: the classes' F1, averaged.",
+        json_schema_extra={"x-kubernetes-list-type": "set"},
+    )
+    gates: Annotated[Items[Gate], Field(max_length=16), each_once("metric", lambda gate: gate.metric)] | None = Field(
+        default=None,
+        description="Bounds that the model must keep to be published.",
+        json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["metric"]},
+    )
+
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            "!has(self.gates) || self.gates.all(gate, gate.metric in self.metrics)",
+            "a gate is on a metric that is not measured; add it to evaluation.metrics",
+            lambda evaluation: all(gate.metric in evaluation.metrics for gate in evaluation.gates or ()),
+            field="gates",
+        ),
+    )

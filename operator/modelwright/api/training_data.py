@@ -1,0 +1,52 @@
+"""The rows of a training, and the parts that they are divided into."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from typing import ClassVar, Literal
+
+from pydantic import Field
+
+from modelwright.api.base import ApiModel
+from modelwright.api.rules import Rule
+from modelwright.api.types import FileUri, Fraction, cel_is_fraction
+
+
+class Split(ApiModel):
+    """The parts that the rows are divided into, as fractions that add up to 1. The same seed and data give the same
+    parts, on any number of workers."""
+
+    train: Fraction = Field(default="0.8", description="Rows to train on.")
+    validation: Fraction = Field(
+        default="0.1", description='Rows to watch the training with, after each epoch. "0" for none.'
+    )
+    test: Fraction = Field(default="0.1", description="Rows to measure the metrics and gates on, once, in the end.")
+    stratify: bool = Field(default=True, description="Keep the classes' shares the same in each part.")
+    seed: int = Field(default=0, ge=0, le=2**32 - 1, description="Of the random order in which rows are drawn.")
+
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            f"!({' && '.join(cel_is_fraction(f'self.{part}') for part in ('train', 'validation', 'test'))}) ||"
+            " (double(self.train) + double(self.validation) + double(self.test) > 0.9999999"
+            " && double(self.train) + double(self.validation) + double(self.test) < 1.0000001)",
+            "train {self.train}, validation {self.validation} and test {self.test} must add up to 1",
+            lambda split: Decimal(split.train) + Decimal(split.validation) + Decimal(split.test) == 1,
+        ),
+        Rule(
+            f"!({cel_is_fraction('self.train')} && {cel_is_fraction('self.test')}) ||"
+            " (double(self.train) > 0.0 && double(self.test) > 0.0)",
+            "train and test must be above 0: a model is trained on the one and measured on the other",
+            lambda split: Decimal(split.train) > 0 and Decimal(split.test) > 0,
+        ),
+    )
+
+
+class Data(ApiModel):
+    """The rows to train on."""
+
+    uri: FileUri = Field(description="A parquet file: s3://bucket/path/rows.parquet, or file:///path on a volume.")
+    target: str = Field(
+        min_length=1, max_length=256, description="The column to predict; all others are features, and numbers."
+    )
+    task: Literal["Classification"] = Field(description="What is predicted. Classification: one of several classes.")
+    split: Split = Field(default=Split(), description="The parts that the rows are divided into.")

@@ -1,0 +1,48 @@
+"""The pods that train together: how many, how they share the work, and what happens when one fails."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from modelwright.api.base import ApiModel
+from modelwright.api.pods import PodTemplateOverlay, Resources
+
+
+class Workers(ApiModel):
+    """The pods that train together, each with the same share of every batch."""
+
+    replicas: int = Field(default=1, ge=1, le=64, description="Number of workers, each a pod.")
+    processes_per_worker: int | None = Field(
+        default=None, ge=1, le=16, description="Training processes in each worker. Left out: one for each GPU, or 1."
+    )
+    resources: Resources | None = Field(default=None, description="What one worker needs.")
+    pod_template: PodTemplateOverlay | None = Field(default=None, description="What to add to the workers' pods.")
+
+
+class Strategy(ApiModel):
+    """How the workers share the work."""
+
+    type: Literal["DDP"] = Field(
+        default="DDP", description="DDP: each worker holds the whole model; gradients are averaged after every batch."
+    )
+
+
+class Checkpoint(ApiModel):
+    """What a restarted or resumed training goes on from. One is also written when the job is suspended or evicted."""
+
+    every_steps: int = Field(default=50, ge=1, le=1_000_000, description="Global batches between two checkpoints.")
+    keep: int = Field(default=2, ge=1, le=100, description="How many of the newest checkpoints are kept.")
+
+
+class FailurePolicy(ApiModel):
+    """What happens when a worker fails."""
+
+    max_restarts: int = Field(
+        default=3,
+        ge=0,
+        le=1000,
+        description="How often the workers are started again, from the last checkpoint. Evictions, preemptions and the"
+        " loss of a node are not counted.",
+    )
