@@ -184,6 +184,24 @@ REFUSED: dict[str, tuple[Manifest, list[str]]] = {
         training_job(workers__replicas=65),
         ["spec.workers.replicas: Invalid value: 65: spec.workers.replicas in body should be less than or equal to 64"],
     ),
+    "a stall timeout that an ordinary step would pass": (
+        training_job(failurePolicy={"stallTimeout": "1s"}),
+        ["spec.failurePolicy.stallTimeout: Invalid value: stallTimeout is '1s'; write 10s to 24h"],
+    ),
+    "a stall timeout without a unit": (
+        training_job(failurePolicy={"stallTimeout": "600"}),
+        [
+            "spec.failurePolicy.stallTimeout: Invalid value: \"600\": '600' is not a duration; write numbers with"
+            " units, such as 200ms, 30s or 1m30s"
+        ],
+    ),
+    "early stopping by a split that is not there": (
+        training_job(earlyStopping={}, data__split={"train": "0.9", "validation": "0", "test": "0.1"}),
+        [
+            "spec.earlyStopping: Invalid value: earlyStopping looks at the validation split, and data.split.validation"
+            " is 0"
+        ],
+    ),
     "a quantity with a wrong unit": (
         training_job(workers__resources__requests={"memory": "4GB"}),
         [f"spec.workers.resources.requests[memory]: Invalid value: \"4GB\": '4GB' {QUANTITY}"],

@@ -65,6 +65,30 @@ def test_a_change_of_what_is_trained_changes_the_run_and_a_suspension_does_not()
     assert resolve.run_hash(job(storage={"uri": "s3://other/x"})) != before
 
 
+def test_a_field_that_is_written_as_it_is_by_default_changes_nothing() -> None:
+    before = resolve.run_hash(job())
+    assert resolve.run_hash(job(failurePolicy={"stallTimeout": "10m"}, workers={"replicas": 1}, strategy={})) == before
+    assert resolve.run_hash(job(failurePolicy={"stallTimeout": "5m"})) != before
+
+
+@pytest.mark.parametrize(
+    ("stated", "metric", "mode"),
+    [
+        ({}, "validation_loss", "Min"),
+        ({"metric": "validation_accuracy"}, "validation_accuracy", "Max"),
+        ({"metric": "validation_accuracy", "mode": "Min"}, "validation_accuracy", "Min"),
+    ],
+)
+def test_the_pods_are_told_when_to_stop_and_when_they_hang(stated: dict[str, object], metric: str, mode: str) -> None:
+    stopping = {"patience": 5, **stated}
+    spec = job(earlyStopping=stopping, failurePolicy={"stallTimeout": "1m30s"})
+    run = resolve.blueprint(spec, SETTINGS, attempt=1, owner={"uid": "uid"}).run
+    assert run.early_stopping is not None
+    assert (run.early_stopping.metric, run.early_stopping.mode, run.early_stopping.patience) == (metric, mode, 5)
+    assert run.stall_seconds == 90
+    assert resolve.blueprint(job(), SETTINGS, attempt=1, owner={"uid": "uid"}).run.early_stopping is None
+
+
 def test_an_upgrade_of_the_operator_restarts_nobody() -> None:
     upgraded = Settings("system", "trainer:2", storage=StorageDefaults("s3://elsewhere/x"))
     assert resolve.wanted(job(), upgraded).run_hash == resolve.wanted(job(), SETTINGS).run_hash

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
 from typing import ClassVar
 
 from pydantic import Field
@@ -12,8 +13,8 @@ from modelwright.api.rules import Rule
 from modelwright.api.storage import Storage
 from modelwright.api.training_data import Data
 from modelwright.api.training_recipe import Trainer
-from modelwright.api.training_workers import Checkpoint, FailurePolicy, Strategy, Workers
-from modelwright.api.types import NAME_LENGTH, Name, Version
+from modelwright.api.training_workers import Checkpoint, EarlyStopping, FailurePolicy, Strategy, Workers
+from modelwright.api.types import NAME_LENGTH, Name, Version, cel_is_fraction
 from modelwright.api.versions import model_version_name
 
 
@@ -66,6 +67,9 @@ class TrainingJobSpec(ApiModel):
     trainer: Trainer = Field(description="What runs in the workers.")
     workers: Workers = Field(default=Workers(), description="The pods that train together.")
     strategy: Strategy = Field(default=Strategy(), description="How the workers share the work.")
+    early_stopping: EarlyStopping | None = Field(
+        default=None, description="When the training ends before all its epochs. Left out: never."
+    )
     checkpoint: Checkpoint = Field(default=Checkpoint(), description="What a restarted training goes on from.")
     failure_policy: FailurePolicy = Field(default=FailurePolicy(), description="What happens when a worker fails.")
     evaluation: Evaluation = Field(
@@ -83,5 +87,12 @@ class TrainingJobSpec(ApiModel):
             "endpoint, region and secretRef are of s3://, but data.uri and storage.uri are file://; leave them out",
             lambda spec: not _on_volumes_alone(spec),
             field="storage",
+        ),
+        Rule(
+            f"!has(self.earlyStopping) || !{cel_is_fraction('self.data.split.validation')}"
+            " || double(self.data.split.validation) > 0.0",
+            "earlyStopping looks at the validation split, and data.split.validation is 0",
+            lambda spec: spec.early_stopping is None or Decimal(spec.data.split.validation) > 0,
+            field="earlyStopping",
         ),
     )

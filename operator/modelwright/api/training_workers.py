@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
 from modelwright.api.base import ApiModel
 from modelwright.api.pods import PodTemplateOverlay, Resources
+from modelwright.api.rules import Rule
+from modelwright.api.types import Duration, duration_between
 
 
 class Workers(ApiModel):
@@ -46,3 +48,22 @@ class FailurePolicy(ApiModel):
         description="How often the workers are started again, from the last checkpoint. Evictions, preemptions and the"
         " loss of a node are not counted.",
     )
+    stall_timeout: Duration = Field(
+        default="10m",
+        description="A worker that shows no progress for so long counts as hung: the attempt ends, with the stacks of"
+        " its processes in the pod's log and message. 10s to 24h.",
+    )
+
+    rules: ClassVar[tuple[Rule, ...]] = (duration_between("stallTimeout", "10s", "24h", "stall_timeout"),)
+
+
+class EarlyStopping(ApiModel):
+    """When the training ends before all its epochs: as soon as a figure of the validation split gets no better."""
+
+    metric: Literal["validation_loss", "validation_accuracy"] = Field(
+        default="validation_loss", description="What is looked at after each epoch."
+    )
+    mode: Literal["Min", "Max"] | None = Field(
+        default=None, description="Whether less is better, or more. Left out: Min for a loss, Max for an accuracy."
+    )
+    patience: int = Field(default=3, ge=1, le=1000, description="Epochs without a better figure that are waited for.")

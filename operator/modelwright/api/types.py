@@ -204,6 +204,23 @@ def seconds(duration: str) -> float:
     return sum(int(number) * _UNITS[unit] for number, unit in _DURATION_PART.findall(duration))
 
 
+def duration_between(path: str, least: str, most: str, attribute: str) -> Rule:
+    """A rule of a model: its duration at `path`, where there is one, lies between the two, both included. `attribute`
+    is the field's name in Python."""
+
+    def holds(model: Any) -> bool:
+        given = getattr(model, attribute)
+        return given is None or seconds(least) <= seconds(given) <= seconds(most)
+
+    return Rule(
+        f"!has(self.{path}) || !{cel_matches(f'self.{path}', _DURATION_PATTERN)}"
+        f" || (duration(self.{path}) >= duration('{least}') && duration(self.{path}) <= duration('{most}'))",
+        f"{path} is '{{self.{path}}}'; write {least} to {most}",
+        holds,
+        field=path,
+    )
+
+
 def cel_is_fraction(expression: str) -> str:
     return cel_matches(expression, _FRACTION_PATTERN)
 

@@ -11,10 +11,13 @@ from modelwright.api import recipes
 from modelwright.api.base import API_VERSION, StatusRef
 from modelwright.api.storage import ArtifactRef, Storage, StorageStatus
 from modelwright.api.training_job import TrainingJob, TrainingProgress
+from modelwright.api.training_workers import EarlyStopping
+from modelwright.api.types import seconds
 from modelwright.api.versions import model_version_name
 from modelwright.controllers.trainingjob import children
 from modelwright.controllers.trainingjob.plan import Publish, Told, Wanted
 from modelwright.kube.resources import Object
+from modelwright.kube.status import compact
 from modelwright.settings import Settings
 
 _GPU_SUFFIX = "/gpu"
@@ -75,10 +78,12 @@ def told(job: TrainingJob) -> Told:
 def run_hash(job: TrainingJob) -> str:
     """Of all that an attempt is made from and that the user wrote. The operator's image and defaults are not among it:
     an upgrade of the operator restarts nobody's training."""
-    spec = job.spec.to_object()
-    for name in ("suspend", "failurePolicy", "publish"):
+    # Without what is as it is by default: a field that a later version adds is no change of the user's.
+    spec = job.spec.model_dump(mode="json", by_alias=True, exclude_defaults=True)
+    for name in ("suspend", "publish"):
         spec.pop(name, None)
-    return hashlib.sha256(json.dumps(spec, sort_keys=True).encode()).hexdigest()[:16]
+    spec.get("failurePolicy", {}).pop("maxRestarts", None)
+    return hashlib.sha256(json.dumps(compact(spec), sort_keys=True).encode()).hexdigest()[:16]
 
 
 def _processes(job: TrainingJob) -> int:
@@ -90,6 +95,13 @@ def _processes(job: TrainingJob) -> int:
         int(amount) for name, amount in (limits or {}).items() if name.endswith(_GPU_SUFFIX) and str(amount).isdigit()
     ]
     return max(1, sum(gpus))
+
+
+def _early_stopping(rule: EarlyStopping | None) -> contract.EarlyStopping | None:
+    if rule is None:
+        return None
+    mode = rule.mode or ("Min" if rule.metric.endswith("_loss") else "Max")
+    return contract.EarlyStopping(metric=rule.metric, mode=mode, patience=rule.patience)
 
 
 def blueprint(job: TrainingJob, settings: Settings, *, attempt: int, owner: Object) -> children.Blueprint:
@@ -121,6 +133,7 @@ def blueprint(job: TrainingJob, settings: Settings, *, attempt: int, owner: Obje
             processes_per_worker=_processes(job),
             master=children.master(job.metadata.name, job.metadata.uid, attempt),
         ),
+        early_stopping=_early_stopping(spec.early_stopping),
         checkpoint=contract.Checkpointing(every_steps=spec.checkpoint.every_steps, keep=spec.checkpoint.keep),
         evaluation=contract.Evaluation(
             gates=tuple(
@@ -133,6 +146,7 @@ def blueprint(job: TrainingJob, settings: Settings, *, attempt: int, owner: Obje
             )
         ),
         grace_seconds=children.TRAINER_GRACE_SECONDS,
+        stall_seconds=seconds(spec.failure_policy.stall_timeout),
     )
     resources = spec.workers.resources.to_object() if spec.workers.resources else {}
     overlay = spec.workers.pod_template.to_object() if spec.workers.pod_template else {}
