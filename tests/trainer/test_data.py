@@ -32,7 +32,7 @@ def test_numbers_become_features_and_values_become_sorted_classes() -> None:
     table = read({**GOOD, "flag": [True, False, True]})
     assert table.names == ("width", "height", "flag")
     assert table.features.tolist() == [[1, 1, 1], [2, 2, 0], [3, 3, 1]]
-    assert (table.classes, table.labels.tolist()) == (("a", "b"), [0, 1, 0])
+    assert (table.classes, table.targets.tolist()) == (("a", "b"), [0, 1, 0])
 
 
 def test_integers_are_classes_in_the_order_of_numbers() -> None:

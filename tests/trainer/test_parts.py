@@ -1,63 +1,15 @@
-"""Parts of the trainer by themselves: the wrapper's readings, the graph, a checkpoint that is no checkpoint."""
+"""Parts of the trainer by themselves: the wrapper's readings, a checkpoint that is no checkpoint."""
 
 from __future__ import annotations
 
 import pickle
 from pathlib import Path
 
-import numpy as np
-import onnx
-import onnxruntime
 import pytest
 import torch
-from modelwright.api.recipes import parse_mlp
 from modelwright.contract import Outcome
 from modelwright.store import StoreError, Trouble
-from modelwright_trainer import checkpoint, failures, onnxgraph, run
-from modelwright_trainer.model import Perceptron, Standardize
-
-
-@pytest.fixture
-def module() -> Perceptron:
-    torch.manual_seed(3)
-    mean, deviation = np.array([5.0, -3.0, 7.0]), np.array([2.0, 0.5, 0.0])
-    return Perceptron(Standardize(mean, deviation), 4, parse_mlp({"hiddenSizes": "6,5"}))
-
-
-def test_the_graph_gives_what_the_module_gives_for_any_batch(module: Perceptron, tmp_path: Path) -> None:
-    onnxgraph.write({name: value.numpy() for name, value in module.state_dict().items()}, tmp_path)
-    rows = np.random.default_rng(0).normal(size=(33, 3)).astype(np.float32) * 10
-    expected = module(torch.from_numpy(rows)).detach().numpy()
-    for length in (1, 2, 33):
-        given = onnxgraph.run(tmp_path, rows[:length])
-        np.testing.assert_allclose(given["logits"], expected[:length], rtol=1e-5, atol=1e-5)
-        np.testing.assert_allclose(given["probabilities"].sum(axis=1), 1, rtol=1e-6)
-
-
-def test_the_graph_holds_no_weights_of_its_own(module: Perceptron, tmp_path: Path) -> None:
-    onnxgraph.write({name: value.numpy() for name, value in module.state_dict().items()}, tmp_path)
-    graph = onnx.load(tmp_path / "model.onnx", load_external_data=False).graph
-    assert {tensor.name for tensor in graph.initializer} == set(module.state_dict())
-    assert all(tensor.data_location == onnx.TensorProto.EXTERNAL for tensor in graph.initializer)
-    (tmp_path / "model.safetensors").unlink()
-    with pytest.raises(Exception, match=r"model\.safetensors"):
-        onnxruntime.InferenceSession(tmp_path / "model.onnx")
-
-
-def test_a_constant_feature_is_not_divided_by_zero(module: Perceptron) -> None:
-    assert module.standardize(torch.tensor([[7.0, -3.0, 7.0]])).tolist() == [[1.0, 0.0, 0.0]]
-
-
-def test_an_export_that_differs_is_refused(module: Perceptron, tmp_path: Path) -> None:
-    from modelwright_trainer import export
-
-    onnxgraph.write({name: value.numpy() for name, value in module.state_dict().items()}, tmp_path)
-    rows = np.ones((2, 3), dtype=np.float32)
-    logits = module(torch.from_numpy(rows)).detach().numpy()
-    export.agree(tmp_path, rows, logits)
-    with pytest.raises(failures.TrainingFailed, match="exported file's logits") as told:
-        export.agree(tmp_path, rows, logits + 0.01)
-    assert told.value.outcome is Outcome.EXPORT_MISMATCH
+from modelwright_trainer import checkpoint, failures, run
 
 
 class _Evil:

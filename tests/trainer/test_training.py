@@ -47,11 +47,11 @@ def test_the_published_file_has_the_published_accuracy(
     _, uri, digest = published
     manifest = versions.fetch(store, uri, digest, tmp_path)
     table = data.load(store, job(access, "x").data)
-    test = split(table.rows, {"train": 0.8, "validation": 0.1, "test": 0.1}, 7, table.labels)["test"]
+    test = split(table.rows, {"train": 0.8, "validation": 0.1, "test": 0.1}, 7, table.targets)["test"]
     session = onnxruntime.InferenceSession(tmp_path / "model.onnx")
     (given,) = session.run(["probabilities"], {"features": table.features[test]})
     expected = manifest.metrics["test"]["accuracy"]
-    assert accuracy_score(table.labels[test], given.argmax(axis=1)) == pytest.approx(expected, abs=1e-12)
+    assert accuracy_score(table.targets[test], given.argmax(axis=1)) == pytest.approx(expected, abs=1e-12)
     assert manifest.lineage.data.digest == table.digest
     assert manifest.classes == tuple("0123456789")
 

@@ -29,7 +29,7 @@ def test_a_misspelt_name_is_told_with_the_nearest_right_one(name: str) -> None:
 
 def test_a_name_that_is_near_nothing_is_told_with_all_names() -> None:
     assert said(temperature="1")[0].endswith(
-        "there are hiddenSizes, learningRate, batchSize, epochs, weightDecay, dropout, seed"
+        "there are learningRate, batchSize, epochs, weightDecay, seed, hiddenSizes, dropout"
     )
 
 

@@ -1,4 +1,4 @@
-"""The data set: one parquet file, as a matrix of features and a vector of classes; and what is wrong with it."""
+"""The data set: one parquet file, as a matrix of features and a vector of targets; and what is wrong with it."""
 
 from __future__ import annotations
 
@@ -22,10 +22,12 @@ MOST_CLASSES = 10_000
 
 @dataclasses.dataclass(frozen=True)
 class Table:
-    """`features` [rows, columns] float32; `labels` [rows] are indices into `classes`; `digest` is of the file."""
+    """`features` are [rows, columns] float32, or token ids [rows, length] int64. `targets` [rows] are indices into
+    `classes` as int64, or numbers as float32, or None where there is nothing to predict. Both may be memory-mapped:
+    index them by the rows that are needed. `names` are the columns'; `digest` is of the file."""
 
-    features: npt.NDArray[np.float32]
-    labels: npt.NDArray[np.int64]
+    features: npt.NDArray[np.float32] | npt.NDArray[np.int64]
+    targets: npt.NDArray[np.int64] | npt.NDArray[np.float32] | None
     names: tuple[str, ...]
     dtypes: tuple[str, ...]
     classes: tuple[str, ...]
@@ -33,7 +35,7 @@ class Table:
 
     @property
     def rows(self) -> int:
-        return len(self.labels)
+        return len(self.features)
 
 
 def load(store: Store, data: Data) -> Table:

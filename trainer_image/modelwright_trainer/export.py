@@ -10,17 +10,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
+import torch
 from modelwright import __version__, artifact, versions
 from modelwright.contract import Gate, Outcome, Published, TrainingRun
 from modelwright.hardware import instruction_set
 from modelwright.store import Store
 from safetensors.numpy import save_file
 
-from modelwright_trainer import metrics, onnxgraph
+from modelwright_trainer import onnxgraph
 from modelwright_trainer.data import Table
 from modelwright_trainer.failures import TrainingFailed
-from modelwright_trainer.recipes import MlpHyperparameters
+from modelwright_trainer.learner import Learner
+from modelwright_trainer.onnxgraph import Session, Weights
 from modelwright_trainer.split import Rows
 
 GOLDEN_ROWS = 32
@@ -29,22 +30,23 @@ _EXPORT_TOLERANCE = 1e-4
 _FRAMEWORKS = ("torch", "numpy", "onnx", "onnxruntime", "safetensors")
 
 
-def measure(folder: Path, table: Table, rows: Rows) -> dict[str, float]:
-    """Metrics on the given rows of the file in `folder`, in the runtime that will serve it."""
-    outputs = onnxgraph.run(folder, table.features[rows])
-    return metrics.classification(outputs[artifact.PROBABILITIES], table.labels[rows])
-
-
-def agree(folder: Path, rows: npt.NDArray[np.float32], logits: npt.NDArray[np.float32]) -> None:
-    """Checks that the file gives the module's `logits` for `rows`. Raises TrainingFailed (ExportMismatch)."""
-    given = onnxgraph.run(folder, rows)[artifact.LOGITS]
-    largest = float(np.abs(logits).max(initial=1.0))
-    apart = float(np.abs(given - logits).max(initial=0.0)) / largest
-    if not apart <= _EXPORT_TOLERANCE:
+def agree(learner: Learner, weights: Weights, session: Session, table: Table, rows: Rows) -> None:
+    """Checks that the file gives for `rows` what the module with these weights does. Raises TrainingFailed
+    (ExportMismatch)."""
+    module, name = learner.rebuilt(weights), learner.compared
+    apart, largest = 0.0, 1.0
+    for piece in learner.pieces(rows):
+        features = table.features[piece]
+        with torch.no_grad():
+            expected = module(torch.from_numpy(features)).numpy()
+        given = session.run(features, only=[name])[name]
+        apart = max(apart, float(np.abs(given - expected).max(initial=0.0)))
+        largest = max(largest, float(np.abs(expected).max(initial=0.0)))
+    if not apart / largest <= _EXPORT_TOLERANCE:
         raise TrainingFailed(
             Outcome.EXPORT_MISMATCH,
-            f"the exported file's logits are {apart:.2g} (relative) off the trained module's; {_EXPORT_TOLERANCE:g} is"
-            " the most: please report it",
+            f"the exported file's {name} are {apart / largest:.2g} (relative) off the trained module's;"
+            f" {_EXPORT_TOLERANCE:g} is the most: please report it",
         )
 
 
@@ -55,11 +57,11 @@ def check_gates(gates: Sequence[Gate], figures: Mapping[str, float]) -> None:
         raise TrainingFailed(Outcome.GATE_FAILED, f"not published: {'; '.join(breaches)}")
 
 
-def golden(folder: Path, table: Table, rows: Rows) -> artifact.Golden:
+def golden(session: Session, learner: Learner, table: Table, rows: Rows, folder: Path) -> artifact.Golden:
     """Writes the golden samples: up to GOLDEN_ROWS of the test rows, evenly over them, with the file's outputs."""
     chosen = rows[np.unique(np.linspace(0, len(rows) - 1, GOLDEN_ROWS).astype(np.int64))]
     inputs = table.features[chosen]
-    save_file({artifact.INPUT: inputs, **onnxgraph.run(folder, inputs)}, folder / artifact.GOLDEN_FILE)
+    save_file({learner.inputs[0].name: inputs, **session.run(inputs)}, folder / artifact.GOLDEN_FILE)
     return artifact.Golden(
         rows=len(chosen),
         provider=onnxgraph.PROVIDER,
@@ -80,7 +82,7 @@ def baseline(table: Table, rows: Rows) -> dict[str, Any]:
             "mean": float(column.mean()), "deviation": float(column.std()), "min": float(column.min()),
             "max": float(column.max()), "edges": edges.tolist(), "fractions": (counts / len(column)).tolist(),
         }  # fmt: skip
-    shares = np.bincount(table.labels[rows], minlength=len(table.classes)) / len(rows)
+    shares = np.bincount(table.targets[rows], minlength=len(table.classes)) / len(rows)
     return {
         "rows": len(rows),
         "features": features,
@@ -108,7 +110,7 @@ def write_documents(folder: Path, table: Table, parts: Mapping[str, Rows], histo
 
 def manifest(
     run: TrainingRun,
-    recipe: MlpHyperparameters,
+    learner: Learner,
     table: Table,
     parts: Mapping[str, Rows],
     folder: Path,
@@ -122,7 +124,7 @@ def manifest(
     named = (
         artifact.ONNX_FILE, artifact.WEIGHTS_FILE, artifact.GOLDEN_FILE, artifact.BASELINE_FILE, artifact.HISTORY_FILE,
     )  # fmt: skip
-    width = len(table.classes)
+    hyperparameters = learner.hyperparameters.to_strings()
     return artifact.Manifest(
         model=run.publish.model,
         version=run.publish.version,
@@ -130,13 +132,8 @@ def manifest(
         classes=table.classes,
         formats=artifact.Formats(onnx=artifact.Onnx(opset=onnxgraph.OPSET, ir_version=onnxgraph.IR_VERSION)),
         files=tuple(versions.file_entry(folder / name, name) for name in named),
-        inputs=(
-            artifact.Tensor(name=artifact.INPUT, dtype="float32", shape=(None, len(table.names)), names=table.names),
-        ),
-        outputs=tuple(
-            artifact.Tensor(name=name, dtype="float32", shape=(None, width), names=table.classes)
-            for name in (artifact.LOGITS, artifact.PROBABILITIES)
-        ),
+        inputs=learner.inputs,
+        outputs=learner.outputs,
         golden=golden_samples,
         metrics=figures,
         lineage=artifact.Lineage(
@@ -149,8 +146,8 @@ def manifest(
                 split=run.data.split,
                 split_rows={part: len(rows) for part, rows in parts.items()},
             ),
-            fingerprint=run.fingerprint(table.digest, recipe.to_strings()),
-            seed=recipe.seed,
+            fingerprint=run.fingerprint(table.digest, hyperparameters),
+            seed=learner.hyperparameters.seed,
             epochs=epochs,
             steps=steps,
             world_size=run.workers.world_size,
@@ -158,11 +155,15 @@ def manifest(
         frameworks=frameworks(),
         rebuild=artifact.RecipeRebuild(
             recipe=run.trainer.recipe,
-            hyperparameters=recipe.to_strings(),
-            inputs=len(table.names),
-            outputs=width,
+            hyperparameters=hyperparameters,
+            inputs=_width(learner.inputs[0]),
+            outputs=_width(learner.outputs[0]),
         ),
     )
+
+
+def _width(tensor: artifact.Tensor) -> int:
+    return tensor.shape[-1] or 1
 
 
 def publish(store: Store, run: TrainingRun, made: artifact.Manifest, folder: Path) -> Published:

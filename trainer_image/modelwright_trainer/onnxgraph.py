@@ -7,14 +7,15 @@ formats read one copy of the weights, by the names of the module's state dict.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import onnx
 import onnxruntime
-from modelwright.artifact import INPUT, LOGITS, ONNX_FILE, PROBABILITIES, WEIGHTS_FILE
+from modelwright.artifact import ONNX_FILE, WEIGHTS_FILE, Tensor
 from onnx import TensorProto, helper
 from safetensors.numpy import save_file
 
@@ -22,40 +23,45 @@ OPSET = 21
 IR_VERSION = 10
 PROVIDER = "CPUExecutionProvider"
 Weights = Mapping[str, npt.NDArray[np.float32]]
-Rows = npt.NDArray[np.float32]
+Array = npt.NDArray[Any]
+_TYPES = {"float32": TensorProto.FLOAT, "int64": TensorProto.INT64}
 
 
-def write(weights: Weights, folder: Path) -> None:
-    """Writes the graph of a `model.Perceptron` with this state dict, and its weights, to `folder`."""
-    save_file({name: np.ascontiguousarray(value) for name, value in weights.items()}, folder / WEIGHTS_FILE)
-    initializers = _external(folder / WEIGHTS_FILE)
-    depth = sum(1 for name in weights if name.endswith(".weight"))
-    features, classes = weights["linears.0.weight"].shape[1], weights[f"linears.{depth - 1}.weight"].shape[0]
-    nodes = [
-        helper.make_node("Sub", [INPUT, "standardize.mean"], ["centered"]),
-        helper.make_node("Div", ["centered", "standardize.scale"], ["standardized"]),
+class Graph:
+    """A graph in the making: its nodes in the order in which they are added, over the weights, which are written to
+    `folder` at once and are the graph's initializers by their names."""
+
+    def __init__(self, name: str, weights: Weights, folder: Path) -> None:
+        save_file({name: np.ascontiguousarray(value) for name, value in weights.items()}, folder / WEIGHTS_FILE)
+        self._name, self._folder = name, folder
+        self._initializers = _external(folder / WEIGHTS_FILE)
+        self._nodes: list[onnx.NodeProto] = []
+
+    def node(self, operator: str, inputs: Sequence[str], output: str, **attributes: Any) -> str:
+        """Adds a node with one output; returns the output's name."""
+        self._nodes.append(helper.make_node(operator, inputs, [output], **attributes))
+        return output
+
+    def linear(self, rows: str, prefix: str, output: str) -> str:
+        """An `nn.Linear` of that name, on [rows, features]."""
+        return self.node("Gemm", [rows, f"{prefix}.weight", f"{prefix}.bias"], output, transB=1)
+
+    def write(self, inputs: Sequence[Tensor], outputs: Sequence[Tensor]) -> None:
+        """Writes the file, and checks it."""
+        graph = helper.make_graph(self._nodes, self._name, _infos(inputs), _infos(outputs), self._initializers)
+        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION)
+        model.producer_name = "modelwright"
+        (self._folder / ONNX_FILE).write_bytes(model.SerializeToString(deterministic=True))
+        onnx.checker.check_model(self._folder / ONNX_FILE, full_check=True)
+
+
+def _infos(tensors: Sequence[Tensor]) -> list[onnx.ValueInfoProto]:
+    return [
+        helper.make_tensor_value_info(
+            one.name, _TYPES[one.dtype], ["rows" if length is None else length for length in one.shape]
+        )
+        for one in tensors
     ]
-    hidden = "standardized"
-    for layer in range(depth):
-        last = layer == depth - 1
-        made = LOGITS if last else f"linear.{layer}"
-        names = [hidden, f"linears.{layer}.weight", f"linears.{layer}.bias"]
-        nodes.append(helper.make_node("Gemm", names, [made], transB=1))
-        if not last:
-            hidden = f"hidden.{layer}"
-            nodes.append(helper.make_node("Relu", [made], [hidden]))
-    nodes.append(helper.make_node("Softmax", [LOGITS], [PROBABILITIES], axis=-1))
-    graph = helper.make_graph(
-        nodes,
-        "mlp",
-        [helper.make_tensor_value_info(INPUT, TensorProto.FLOAT, ["rows", features])],
-        [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["rows", classes]) for name in (LOGITS, PROBABILITIES)],
-        initializers,
-    )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION)
-    model.producer_name = "modelwright"
-    (folder / ONNX_FILE).write_bytes(model.SerializeToString(deterministic=True))
-    onnx.checker.check_model(folder / ONNX_FILE, full_check=True)
 
 
 def _external(path: Path) -> list[TensorProto]:
@@ -76,10 +82,18 @@ def _external(path: Path) -> list[TensorProto]:
     return initializers
 
 
-def run(folder: Path, rows: Rows, *, batch: int = 4096) -> dict[str, Rows]:
-    """The outputs of the file in `folder` for `rows` [rows, features], by name, from ONNX Runtime on one thread."""
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    session = onnxruntime.InferenceSession(folder / ONNX_FILE, options, providers=[PROVIDER])
-    parts = [session.run([LOGITS, PROBABILITIES], {INPUT: rows[at : at + batch]}) for at in range(0, len(rows), batch)]
-    return {name: np.concatenate([part[index] for part in parts]) for index, name in enumerate((LOGITS, PROBABILITIES))}
+class Session:
+    """The file in `folder` in ONNX Runtime, on one thread. Its only input is the rows."""
+
+    def __init__(self, folder: Path) -> None:
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = 1
+        self._session = onnxruntime.InferenceSession(folder / ONNX_FILE, options, providers=[PROVIDER])
+        (self._input,) = (one.name for one in self._session.get_inputs())
+        self._outputs = tuple(one.name for one in self._session.get_outputs())
+
+    def run(self, rows: Array, *, only: Sequence[str] | None = None, batch: int = 4096) -> dict[str, Array]:
+        """The outputs (those named in `only`, or all) for `rows` [rows, …], by name."""
+        names = tuple(only) if only is not None else self._outputs
+        parts = [self._session.run(names, {self._input: rows[at : at + batch]}) for at in range(0, len(rows), batch)]
+        return {name: np.concatenate([part[index] for part in parts]) for index, name in enumerate(names)}

@@ -24,8 +24,9 @@ from types import FrameType
 from modelwright.contract import INDEX_VARIABLE, TERMINATION_PATH, Failure, Outcome, Summary, TrainingRun, cause
 from pydantic import ValidationError
 
-from modelwright_trainer import progress, progressfile, recipes
+from modelwright_trainer import progress, progressfile
 from modelwright_trainer.failures import TrainingFailed, UserFailed, failure_of, outcome_of
+from modelwright_trainer.hyperparameters import hyperparameters
 from modelwright_trainer.rendezvous import Rendezvous, await_master, interface_of, local_address
 
 _LOOK_SECONDS = 0.2
@@ -51,7 +52,7 @@ def read_job(path: Path) -> TrainingRun:
     except ValidationError as error:
         first = error.errors()[0]
         raise UserFailed(f"{path}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from error
-    recipes.hyperparameters(run.trainer)
+    hyperparameters(run.trainer)
     if run.early_stopping and not run.data.split.validation:
         raise UserFailed("earlyStopping looks at the validation split, and data.split.validation is 0")
     return run

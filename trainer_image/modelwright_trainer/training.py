@@ -14,23 +14,21 @@ import numpy as np
 import torch
 import torch.distributed as dist
 from modelwright.contract import TrainingRun
-from torch import nn
 from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_dict
 from torch.nn.parallel import DistributedDataParallel
 
 from modelwright_trainer.checkpoint import Checkpoints
 from modelwright_trainer.data import Table
 from modelwright_trainer.failures import Preempted, UserFailed
-from modelwright_trainer.model import Perceptron, Standardize
+from modelwright_trainer.learner import Batch, Learner, whole
+from modelwright_trainer.onnxgraph import Weights
 from modelwright_trainer.order import Cursor, Plan, share
 from modelwright_trainer.progressfile import Teller
-from modelwright_trainer.recipes import MlpHyperparameters
 from modelwright_trainer.split import Rows
 
 # The ranks look at each other (losses, stop flag) about this often; it bounds how late a stop is noticed.
 _LOOK_SECONDS = 0.5
 _LOOK_STEPS = 50
-_EVALUATION_ROWS = 65536
 
 
 @dataclasses.dataclass
@@ -57,7 +55,7 @@ class Setting:
     each step, or None."""
 
     run: TrainingRun
-    recipe: MlpHyperparameters
+    learner: Learner
     table: Table
     parts: Mapping[str, Rows]
     rank: int
@@ -74,20 +72,15 @@ class Training:
 
     def __init__(self, setting: Setting) -> None:
         self.setting = setting
-        recipe, table = setting.recipe, setting.table
-        train = setting.parts["train"]
-        self.plan = Plan(len(train), recipe.batch_size, recipe.epochs, setting.recipe.seed)
-        self.features = torch.from_numpy(table.features).to(setting.device)
-        self.labels = torch.from_numpy(table.labels).to(setting.device)
-        columns = table.features[train].astype(np.float64)
-        torch.manual_seed(setting.recipe.seed)
-        standardize = Standardize(columns.mean(axis=0), columns.std(axis=0))
-        self.module = Perceptron(standardize, len(table.classes), recipe).to(setting.device)
+        self.learner, recipe = setting.learner, setting.learner.hyperparameters
+        self.plan = Plan(len(setting.parts["train"]), recipe.batch_size, recipe.epochs, recipe.seed)
+        torch.manual_seed(recipe.seed)
+        self.module = self.learner.module().to(setting.device)
         self.parallel = DistributedDataParallel(self.module)
         self.optimizer = torch.optim.AdamW(
             self.module.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay
         )
-        self.fingerprint = setting.run.fingerprint(table.digest, recipe.to_strings())
+        self.fingerprint = setting.run.fingerprint(setting.table.digest, recipe.to_strings())
         self.state = State()
         self.saved_step: int | None = None
         self._pending: list[torch.Tensor] = []
@@ -107,22 +100,17 @@ class Training:
             self._step()
         return self.state
 
-    def logits(self, rows: Rows) -> torch.Tensor:
-        """The module's logits for the given rows of the table, [rows, classes], without dropout."""
-        self.module.eval()
-        with torch.no_grad():
-            return torch.cat([self.module(self.features[part]) for part in self._pieces(rows)])
-
-    def weights(self) -> dict[str, np.ndarray[Any, np.dtype[np.float32]]]:
-        return {name: value.detach().cpu().numpy() for name, value in self.module.state_dict().items()}
+    def weights(self) -> Weights:
+        """The whole trained state dict."""
+        return whole(self.module)
 
     def _settle_buckets(self) -> None:
         """One pass without effect. DDP arranges its buckets anew after the first backward pass; with more than two
         ranks that changes the order in which floats are added, and a resumed run must begin with the arrangement that
         an undisturbed one has."""
+        one = self._batch(np.zeros(1, dtype=np.int64))
         for _ in range(2):
-            loss = nn.functional.cross_entropy(self.parallel(self.features[:1]), self.labels[:1])
-            loss.backward()
+            self.learner.loss(self.parallel(one.features), one).backward()
             self.optimizer.zero_grad()
 
     def _resume(self) -> None:
@@ -151,12 +139,11 @@ class Training:
         setting, state = self.setting, self.state
         begin, end = self.plan.batch_at(state.cursor)
         first, last = share(begin, end, setting.rank, setting.world_size)
-        rows = torch.from_numpy(self._ordered(state.cursor.epoch)[first:last]).to(setting.device)
+        torch.manual_seed(_step_seed(self.plan.seed, state.cursor.step, setting.rank))
+        batch = self.learner.augmented(self._batch(self._ordered(state.cursor.epoch)[first:last]))
         self.parallel.train()
-        if setting.recipe.dropout:
-            torch.manual_seed(_step_seed(setting.recipe.seed, state.cursor.step, setting.rank))
         self.optimizer.zero_grad()
-        total = nn.functional.cross_entropy(self.parallel(self.features[rows]), self.labels[rows], reduction="sum")
+        total = self.learner.loss(self.parallel(batch.features), batch)
         # DDP takes the mean over the ranks, whose pieces may differ in size: weighted so, it is the mean over the rows.
         (total * (setting.world_size / (end - begin))).backward()
         self.optimizer.step()
@@ -195,8 +182,8 @@ class Training:
             at = first_step + int(np.flatnonzero(~np.isfinite(sums))[0])
             raise UserFailed(
                 f"the training loss became {sums[at - first_step]} at step {at}: lower"
-                f" trainer.hyperparameters.learningRate ({setting.recipe.learning_rate:g}), or look for extreme values"
-                " in the features"
+                f" trainer.hyperparameters.learningRate ({self.learner.hyperparameters.learning_rate:g}), or look for"
+                " extreme values in the features"
             )
         for loss in sums:
             state.loss_sum += float(loss)
@@ -226,18 +213,23 @@ class Training:
         self._looked = time.monotonic()
 
     def _validate(self) -> dict[str, float]:
-        """Loss and accuracy on the validation split, each rank on its share, the same on all ranks."""
+        """The learner's figures of the validation split, each rank on its share, the same on all ranks."""
         rows = self.setting.parts["validation"]
         first, last = share(0, len(rows), self.setting.rank, self.setting.world_size)
-        own = torch.zeros(2, dtype=torch.float64)
-        if last > first:
-            logits, labels = self.logits(rows[first:last]), self.labels[rows[first:last]]
-            own[0] = nn.functional.cross_entropy(logits, labels, reduction="sum").double()
-            own[1] = (logits.argmax(dim=1) == labels).sum().double()
+        self.module.eval()
+        with torch.no_grad():
+            # A rank without a share still has to know how many sums there are: those of no rows.
+            own = self._sums(rows[:0])
+            for piece in self.learner.pieces(rows[first:last]):
+                own += self._sums(piece)
         gathered = [torch.empty_like(own) for _ in range(self.setting.world_size)]
         dist.all_gather(gathered, own)
-        loss, hits = (math.fsum(float(part[index]) for part in gathered) / len(rows) for index in (0, 1))
-        return {"validation_loss": loss, "validation_accuracy": hits}
+        columns = zip(*(part.tolist() for part in gathered), strict=True)
+        return self.learner.figures(np.array([math.fsum(column) for column in columns]), len(rows))
+
+    def _sums(self, rows: Rows) -> torch.Tensor:
+        batch = self._batch(rows)
+        return self.learner.sums(self.module(batch.features), batch).cpu()
 
     def _consider_stopping(self, figures: Mapping[str, float]) -> None:
         rule, state = self.setting.run.early_stopping, self.state
@@ -269,8 +261,8 @@ class Training:
             self._order = (epoch, self.setting.parts["train"][self.plan.order(epoch)])
         return self._order[1]
 
-    def _pieces(self, rows: Rows) -> list[Rows]:
-        return [rows[at : at + _EVALUATION_ROWS] for at in range(0, len(rows), _EVALUATION_ROWS)]
+    def _batch(self, rows: Rows) -> Batch:
+        return Batch.of(self.setting.table, rows, self.setting.device)
 
 
 def _told(figures: Mapping[str, float]) -> dict[str, float]:

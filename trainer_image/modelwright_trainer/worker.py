@@ -25,6 +25,8 @@ from modelwright_trainer import data, export, recipes
 from modelwright_trainer.checkpoint import Checkpoints
 from modelwright_trainer.data import Table
 from modelwright_trainer.failures import DataFailed, failure_of, outcome_of
+from modelwright_trainer.hyperparameters import hyperparameters
+from modelwright_trainer.onnxgraph import Session
 from modelwright_trainer.outcome import Failed
 from modelwright_trainer.progressfile import JOB_FILE, RUN_FOLDER, Teller, replace
 from modelwright_trainer.split import PARTS, Rows, split
@@ -86,7 +88,7 @@ def _device() -> torch.device:
 
 def _work(run: TrainingRun, rank: int, folder: Path, teller: Teller) -> Summary:
     torch.use_deterministic_algorithms(True, warn_only=True)
-    recipe = recipes.hyperparameters(run.trainer)
+    recipe = hyperparameters(run.trainer)
     device = _device()
     dist.init_process_group(
         "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo",
@@ -109,10 +111,11 @@ def _work(run: TrainingRun, rank: int, folder: Path, teller: Teller) -> Summary:
         print(f"published before: {published.uri} {published.digest}", flush=True)
         return _summary(run, Outcome.SUCCEEDED, teller, artifact=published, metrics=dict(manifest.metrics["test"]))
     parts = _split(run, table)
+    learner = recipes.learner(run.trainer, run.data, table, parts["train"])
     scratch = folder / f"rank-{rank}"
     scratch.mkdir(exist_ok=True)
     setting = Setting(
-        run, recipe, table, parts, rank, dist.get_world_size(), device, Checkpoints(store, run, rank, scratch), teller,
+        run, learner, table, parts, rank, dist.get_world_size(), device, Checkpoints(store, run, rank, scratch), teller,
         stop=lambda: _stopping, losses=folder / "losses.txt",
     )  # fmt: skip
     training = Training(setting)
@@ -133,21 +136,21 @@ def _work(run: TrainingRun, rank: int, folder: Path, teller: Teller) -> Summary:
 
 def _evaluated(training: Training, folder: Path) -> tuple[dict[str, float], artifact.Manifest]:
     """Exports to `folder`, measures what was exported, and lets the gates decide; only then there is a manifest."""
-    from modelwright_trainer import onnxgraph
-
     setting, state = training.setting, training.state
-    run, table, parts = setting.run, setting.table, setting.parts
-    onnxgraph.write(training.weights(), folder)
+    run, learner, table, parts = setting.run, setting.learner, setting.table, setting.parts
+    weights = training.weights()
+    learner.write(weights, folder)
+    session = Session(folder)
     test = parts["test"]
-    export.agree(folder, table.features[test], training.logits(test).cpu().numpy())
-    figures = {"test": export.measure(folder, table, test)}
-    if len(parts["validation"]):
-        figures["validation"] = export.measure(folder, table, parts["validation"])
+    export.agree(learner, weights, session, table, test)
+    figures = {
+        part: learner.metrics(session, table, parts[part]) for part in ("test", "validation") if len(parts[part])
+    }
     export.check_gates(run.evaluation.gates, figures["test"])
-    samples = export.golden(folder, table, test)
+    samples = export.golden(session, learner, table, test, folder)
     export.write_documents(folder, table, parts, state.history)
     manifest = export.manifest(
-        run, setting.recipe, table, parts, folder, golden_samples=samples, figures=figures,
+        run, learner, table, parts, folder, golden_samples=samples, figures=figures,
         epochs=state.cursor.epoch, steps=state.cursor.step,
     )  # fmt: skip
     return figures["test"], manifest
@@ -164,7 +167,7 @@ def _split(run: TrainingRun, table: Table) -> dict[str, Rows]:
     """Raises DataFailed where a part that is asked for gets no row."""
     wanted = run.data.split
     fractions = {part: float(getattr(wanted, part)) for part in PARTS}
-    parts = split(table.rows, fractions, wanted.seed, table.labels if wanted.stratify else None)
+    parts = split(table.rows, fractions, wanted.seed, table.targets if wanted.stratify else None)
     for part, rows in parts.items():
         if fractions[part] and not len(rows):
             raise DataFailed(

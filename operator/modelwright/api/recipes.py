@@ -70,22 +70,27 @@ def _exact(value: Any) -> bool:
     return isinstance(value, float) and float(f"{value:g}") == value
 
 
-class MlpHyperparameters(Hyperparameters):
-    """A multilayer perceptron: linear layers with ReLU and dropout between, trained with AdamW."""
+class SteppedHyperparameters(Hyperparameters):
+    """What the recipes share that are trained in steps, by gradients."""
 
-    hidden_sizes: Widths = Field(
-        default=(128, 64), min_length=1, max_length=16, description="Widths of the hidden layers, first to last."
-    )
     learning_rate: Number = Field(default=0.001, gt=0, le=10, description="Step size of AdamW.")
     batch_size: Whole = Field(
         default=64, ge=1, le=1_000_000, description="Rows of a global batch: of all workers together."
     )
     epochs: Whole = Field(default=20, ge=1, le=100_000, description="Passes over the training rows.")
     weight_decay: Number = Field(default=0.0, ge=0, le=1, description="Decoupled weight decay of AdamW.")
-    dropout: Number = Field(default=0.0, ge=0, lt=1, description="Share of activations that are dropped in training.")
     seed: Whole = Field(
         default=0, ge=0, le=2**32 - 1, description="Of the initial weights, the order of rows and the dropout."
     )
+
+
+class MlpHyperparameters(SteppedHyperparameters):
+    """A multilayer perceptron: linear layers with ReLU and dropout between, trained with AdamW."""
+
+    hidden_sizes: Widths = Field(
+        default=(128, 64), min_length=1, max_length=16, description="Widths of the hidden layers, first to last."
+    )
+    dropout: Number = Field(default=0.0, ge=0, lt=1, description="Share of activations that are dropped in training.")
 
 
 RECIPES: Mapping[str, type[Hyperparameters]] = {"mlp": MlpHyperparameters}

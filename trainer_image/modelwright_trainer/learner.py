@@ -1,0 +1,100 @@
+"""What the training loop asks of a recipe at work on a table. The loop knows steps, ranks and checkpoints; a learner
+knows the module, what a row's loss is, and the file that is published in the end."""
+
+from __future__ import annotations
+
+import abc
+import dataclasses
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from modelwright import artifact
+from modelwright.api.recipes import SteppedHyperparameters
+from torch import nn
+
+from modelwright_trainer.data import Table
+from modelwright_trainer.onnxgraph import Session, Weights
+from modelwright_trainer.split import Rows
+
+
+@dataclasses.dataclass(frozen=True)
+class Batch:
+    """Rows of a table on a device: `features` [rows, …], and `targets` [rows] where the table has any."""
+
+    features: torch.Tensor
+    targets: torch.Tensor | None
+
+    @property
+    def rows(self) -> int:
+        return len(self.features)
+
+    @classmethod
+    def of(cls, table: Table, rows: Rows, device: torch.device) -> Batch:
+        """The given rows of the table: they alone are copied."""
+        targets = None if table.targets is None else torch.from_numpy(table.targets[rows]).to(device)
+        return cls(torch.from_numpy(table.features[rows]).to(device), targets)
+
+
+class Learner(abc.ABC):
+    """A recipe at work on a table. `inputs` and `outputs` are the signature of the file that it publishes;
+    `evaluation_rows` is how many rows it takes at once without gradients."""
+
+    hyperparameters: SteppedHyperparameters
+    inputs: tuple[artifact.Tensor, ...]
+    outputs: tuple[artifact.Tensor, ...]
+    evaluation_rows: int = 65536
+
+    @abc.abstractmethod
+    def module(self) -> nn.Module:
+        """A new module, its weights drawn from torch's random state. It takes `Batch.features` as the data set holds
+        them: numeric preprocessing is inside."""
+
+    def augmented(self, batch: Batch) -> Batch:
+        """The batch as it is trained on. What is drawn for it is drawn from torch's random state, which the loop sets
+        to a function of (seed, step, rank) before."""
+        return batch
+
+    @abc.abstractmethod
+    def loss(self, outputs: torch.Tensor, batch: Batch) -> torch.Tensor:
+        """Of what the module gives for the batch: the sum over its rows, a scalar. The loop makes it the mean over the
+        global batch."""
+
+    @abc.abstractmethod
+    def sums(self, outputs: torch.Tensor, batch: Batch) -> torch.Tensor:
+        """What `figures` needs of some rows, as float64 of any fixed length; the loop adds up over pieces and ranks."""
+
+    @abc.abstractmethod
+    def figures(self, sums: npt.NDArray[np.float64], rows: int) -> dict[str, float]:
+        """Figures of the validation split, of the sums over all its `rows`; `validation_loss` is one of them."""
+
+    @abc.abstractmethod
+    def write(self, weights: Weights, folder: Path) -> None:
+        """Writes the ONNX graph and its weights, the module's whole state dict, to `folder`."""
+
+    @property
+    @abc.abstractmethod
+    def compared(self) -> str:
+        """The name of the file's output that is the module's own."""
+
+    @abc.abstractmethod
+    def metrics(self, session: Session, table: Table, rows: Rows) -> dict[str, float]:
+        """Metrics of the task on the given rows, of the published file in its own runtime."""
+
+    def rebuilt(self, weights: Weights) -> nn.Module:
+        """The trained module on the CPU, without dropout, from its whole state dict."""
+        module = self.module()
+        module.load_state_dict({name: torch.from_numpy(value) for name, value in weights.items()})
+        return module.eval()
+
+    def pieces(self, rows: Rows) -> Iterator[Rows]:
+        for at in range(0, len(rows), self.evaluation_rows):
+            yield rows[at : at + self.evaluation_rows]
+
+
+def whole(module: nn.Module) -> dict[str, npt.NDArray[np.float32]]:
+    """The state dict of a module that is not sharded."""
+    state: Mapping[str, torch.Tensor] = module.state_dict()
+    return {name: value.detach().cpu().numpy() for name, value in state.items()}

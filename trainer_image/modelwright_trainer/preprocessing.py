@@ -1,0 +1,47 @@
+"""Numeric preprocessing inside the graph, so that a client sends what the data set holds."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import nn
+
+from modelwright_trainer.onnxgraph import Graph
+from modelwright_trainer.split import Rows
+
+_ROWS = 65536
+Moments = tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]
+
+
+def moments(features: npt.NDArray[np.float32], rows: Rows) -> Moments:
+    """Mean and standard deviation (of the population) of each column over the given rows, in two passes; of a
+    memory-mapped array a piece at a time is read."""
+    pieces = [rows[at : at + _ROWS] for at in range(0, len(rows), _ROWS)]
+    mean = sum(features[piece].astype(np.float64).sum(axis=0) for piece in pieces) / len(rows)
+    squares = sum(np.square(features[piece].astype(np.float64) - mean).sum(axis=0) for piece in pieces)
+    return np.asarray(mean), np.sqrt(squares / len(rows))
+
+
+class Standardize(nn.Module):
+    """(x - mean) / scale per feature. `mean` and `scale` have shape [features] and are of the training split; a
+    constant feature has scale 1."""
+
+    mean: torch.Tensor
+    scale: torch.Tensor
+
+    def __init__(self, found: Moments) -> None:
+        super().__init__()
+        mean, deviation = found
+        self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32))
+        scale = np.where(deviation > 0, deviation, 1.0)
+        self.register_buffer("scale", torch.tensor(scale, dtype=torch.float32))
+
+    def forward(self, rows: torch.Tensor) -> torch.Tensor:
+        return (rows - self.mean) / self.scale
+
+
+def standardized(graph: Graph, rows: str, prefix: str = "standardize") -> str:
+    """`Standardize` as nodes of a graph; `prefix` is the module's name in the state dict."""
+    centered = graph.node("Sub", [rows, f"{prefix}.mean"], "centered")
+    return graph.node("Div", [centered, f"{prefix}.scale"], "standardized")
