@@ -79,6 +79,8 @@ class Operator:
         self._queues: dict[Resource, WorkQueue[Key]] = {}
         # InferenceServices by the model that they serve, or once served.
         self._subscribers: dict[Key, set[Key]] = {}
+        # TrainingJobs by the Dataset that they refer to, or once referred to.
+        self._readers: dict[Key, set[Key]] = {}
         jobs = self._children(TRAININGJOBS, JOBS, training.job_view, training.NAME_LABEL, lambda job: job.training_job)
         pods = self._children(TRAININGJOBS, PODS, training.pod_view, training.NAME_LABEL, lambda pod: pod.training_job)
         self._versions: Reflector[VersionView] = self._reflector(
@@ -88,7 +90,7 @@ class Operator:
             indexes={"model": lambda view: (Key(view.key.namespace, view.model),)},
         )
         self._training = TrainingJobController(
-            client, settings, self._objects[TRAININGJOBS], jobs, pods, self._versions
+            client, settings, self._objects[TRAININGJOBS], jobs, pods, self._versions, self._objects[DATASETS]
         )
         version = ModelVersionController(
             client,
@@ -197,6 +199,9 @@ class Operator:
         self._queues[resource].add(key)
         if resource == MODELS:
             self._wake_services(*key)
+        if resource == DATASETS:
+            for reader in self._readers.get(key, ()):
+                self._queues[TRAININGJOBS].add(reader)
         if resource == INFERENCESERVICES:
             model = Key(key.namespace, obj["spec"]["model"]["name"])
             if deleted:
@@ -204,9 +209,22 @@ class Operator:
             else:
                 self._subscribers.setdefault(model, set()).add(key)
         if resource == TRAININGJOBS:
+            self._note_reader(key, obj, deleted=deleted)
             reference = ((obj.get("status") or {}).get("modelVersionRef") or {}).get("name")
             if reference:
                 self._queues[MODELVERSIONS].add(Key(key.namespace, reference))
+
+    def _note_reader(self, key: Key, obj: Object, *, deleted: bool) -> None:
+        name = (obj["spec"]["data"].get("datasetRef") or {}).get("name")
+        if not name:
+            return
+        dataset = Key(key.namespace, name)
+        if not deleted:
+            self._readers.setdefault(dataset, set()).add(key)
+        elif dataset in self._readers:
+            self._readers[dataset].discard(key)
+            if not self._readers[dataset]:
+                del self._readers[dataset]
 
     def _handler(self, resource: Resource) -> Callable[..., Awaitable[None]]:
         async def event(event: kopf.RawEvent, **_: object) -> None:

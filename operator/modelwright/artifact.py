@@ -120,13 +120,14 @@ class RecipeRebuild(Shape):
 
 
 class DataLineage(Shape):
-    """`rows` are of the whole, then of each part of the split."""
+    """`uri` and `digest` are of the file, or of the manifest of a prepared data set. `rows` are of the whole, then of
+    each part; `split` says how it was divided, None where it came divided."""
 
     uri: str
     digest: str = Field(pattern=_DIGEST)
-    target: str
+    target: str | None = None
     rows: int
-    split: Split
+    split: Split | None = None
     split_rows: Mapping[str, int]
 
 

@@ -70,15 +70,23 @@ class Split(Shape):
 
 
 class Data(Shape):
-    """One parquet file. `features` are the columns to learn from, in this order; None is all but the target.
-    `store` is how to reach it where that differs from the job's store (its `uri` is not used)."""
+    """One parquet file; or, where `digest` is given, a prepared data set: `uri` and `digest` are its manifest's, which
+    says itself what the target, the task and the parts are. `features` are the columns to learn from, in this order;
+    None is all but the target. `store` is how to reach it where that differs from the job's store (its `uri` is not
+    used)."""
 
     uri: str
-    target: str
+    digest: str | None = Field(default=None, pattern=r"^sha256:[0-9a-f]{64}$")
+    target: str | None = None
     features: tuple[str, ...] | None = None
     task: Literal["Classification"] = "Classification"
-    split: Split = Split()
+    split: Split | None = None
     store: StoreAccess | None = None
+
+    @property
+    def fractions(self) -> Split | None:
+        """How the rows are divided; None where they came divided, or their manifest was not read yet."""
+        return (self.split or Split()) if self.digest is None else self.split
 
 
 class Trainer(Shape):
@@ -172,11 +180,12 @@ class TrainingRun(Shape):
         """A sha256 over what decides the trained model, except the number of workers. Two runs that share it were asked
         for the same thing: a checkpoint of one may be resumed by the other, its version stand for the other's.
         `hyperparameters` are all of the recipe's, with defaults, in their one form."""
-        stated = {
+        stated: dict[str, object] = {
             "data": data_digest,
             "features": self.data.features,
-            "split": self.data.split.to_json(),
-            "target": self.data.target,
+            # The digest of a prepared data set covers both.
+            "split": self.data.fractions.to_json() if self.data.fractions and not self.data.digest else None,
+            "target": None if self.data.digest else self.data.target,
             "recipe": self.trainer.recipe,
             "hyperparameters": dict(hyperparameters),
             "earlyStopping": self.early_stopping.to_json() if self.early_stopping else None,

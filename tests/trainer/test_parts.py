@@ -9,7 +9,7 @@ import pytest
 import torch
 from modelwright.contract import Outcome
 from modelwright.store import StoreError, Trouble
-from modelwright_trainer import checkpoint, failures, run
+from modelwright_trainer import checkpoint, failures, limits, run
 
 
 class _Evil:
@@ -62,7 +62,7 @@ def test_a_failure_in_code_tells_its_last_frames() -> None:
     [("max 100000", 1, 1), ("400000 100000", 1, 4), ("400000 100000", 8, 1), ("50000 100000", 1, 1), ("", 1, 1)],
 )
 def test_threads_follow_the_container_s_cpu_limit(quota: str, processes: int, expected: int) -> None:
-    assert run.threads(processes, quota) == expected
+    assert limits.threads(processes, quota) == expected
 
 
 def test_the_kernel_s_kills_are_counted(tmp_path: Path) -> None:

@@ -194,7 +194,7 @@ def test_every_problem_is_told_with_its_path() -> None:
     manifest["spec"]["queueName"] = "team-a"
     assert refused(manifest) == (
         "spec.publish.version: '1.0' is not a semantic version; write MAJOR.MINOR.PATCH, such as 1.0.0 or 1.0.0-rc.1",
-        "spec.data.target: required",
+        "spec.data: target and task are required with uri: which column is to be predicted, and as what",
         "spec.workers.replicas: Input should be a valid integer",
         "spec.evaluation.gates[0]: give min, max or both",
         "spec.queueName: unknown field; the CRD may be newer than this operator",

@@ -53,7 +53,7 @@ def table_of(content: bytes, data: Data) -> Table:
     """The table in the bytes of a parquet file. Raises DataFailed."""
     read = _parquet(content, data.uri)
     names = _feature_names(read, data)
-    features = np.stack([_numbers(read, name, data.uri) for name in names], axis=1)
+    features = np.stack([numbers(read, name, data.uri) for name in names], axis=1)
     labels, classes = _classes(read, data)
     return Table(
         features, labels, names, tuple(str(read.schema.field(name).type) for name in names), classes,
@@ -111,7 +111,8 @@ def _missing(column: pa.ChunkedArray) -> int:
     return count + (int(pc.sum(pc.is_nan(column)).as_py() or 0) if pa.types.is_floating(column.type) else 0)
 
 
-def _numbers(read: pa.Table, name: str, uri: str) -> npt.NDArray[np.float32]:
+def numbers(read: pa.Table, name: str, uri: str) -> npt.NDArray[np.float32]:
+    """A column as float32. Raises DataFailed."""
     column = read.column(name)
     kind = column.type
     if not (pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind)):

@@ -143,7 +143,7 @@ def manifest(
                 digest=table.digest,
                 target=run.data.target,
                 rows=table.rows,
-                split=run.data.split,
+                split=run.data.fractions,
                 split_rows={part: len(rows) for part, rows in parts.items()},
             ),
             fingerprint=run.fingerprint(table.digest, hyperparameters),

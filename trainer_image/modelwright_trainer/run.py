@@ -27,12 +27,12 @@ from pydantic import ValidationError
 from modelwright_trainer import progress, progressfile
 from modelwright_trainer.failures import TrainingFailed, UserFailed, failure_of, outcome_of
 from modelwright_trainer.hyperparameters import hyperparameters
+from modelwright_trainer.limits import threads
 from modelwright_trainer.rendezvous import Rendezvous, await_master, interface_of, local_address
 
 _LOOK_SECONDS = 0.2
 _KILLED = re.compile(r"exitcode\s*:\s*(-?\d+)")
 _OOM_EVENTS = Path("/sys/fs/cgroup/memory.events")
-_CPU_QUOTA = Path("/sys/fs/cgroup/cpu.max")
 _STACK_LINES = 6
 
 
@@ -53,19 +53,9 @@ def read_job(path: Path) -> TrainingRun:
         first = error.errors()[0]
         raise UserFailed(f"{path}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from error
     hyperparameters(run.trainer)
-    if run.early_stopping and not run.data.split.validation:
+    if run.early_stopping and run.data.fractions and not run.data.fractions.validation:
         raise UserFailed("earlyStopping looks at the validation split, and data.split.validation is 0")
     return run
-
-
-def threads(processes: int, quota: str | None = None) -> int:
-    """How many threads each rank computes with: the container's CPU limit over its ranks. Without a limit one: a pod
-    that took all of a node's cores would slow its neighbours, and itself by switching."""
-    try:
-        words = (_CPU_QUOTA.read_text() if quota is None else quota).split()
-        return max(1, int(float(words[0]) / float(words[1]) / processes))
-    except (OSError, ValueError, IndexError):  # "max" is no number
-        return 1
 
 
 def main(job: Path, scratch: Path | None = None, *, termination: Path = Path(TERMINATION_PATH)) -> int:

@@ -18,13 +18,13 @@ from types import FrameType
 import torch
 import torch.distributed as dist
 from modelwright import artifact
-from modelwright.contract import Outcome, Published, Summary, TrainingRun
+from modelwright.contract import Outcome, Published, Split, Summary, TrainingRun
 from modelwright.store import Store
 
-from modelwright_trainer import data, export, recipes
+from modelwright_trainer import data, export, recipes, shards
 from modelwright_trainer.checkpoint import Checkpoints
 from modelwright_trainer.data import Table
-from modelwright_trainer.failures import DataFailed, failure_of, outcome_of
+from modelwright_trainer.failures import DataFailed, UserFailed, failure_of, outcome_of
 from modelwright_trainer.hyperparameters import hyperparameters
 from modelwright_trainer.onnxgraph import Session
 from modelwright_trainer.outcome import Failed
@@ -97,10 +97,13 @@ def _work(run: TrainingRun, rank: int, folder: Path, teller: Teller) -> Summary:
     )
     teller.tell(phase="Loading", world_size=dist.get_world_size())
     store = Store(run.store)
-    access = run.data.store
-    table = data.load(Store(access) if access else store, run.data)
-    _same_everywhere(table.digest, run)
-    fingerprint = run.fingerprint(table.digest, recipe.to_strings())
+    reach = Store(run.data.store) if run.data.store else store
+    # Of a Dataset the digest is known before its rows are read.
+    prepared = shards.read(reach, run.data) if run.data.digest else None
+    table = None if prepared else data.load(reach, run.data)
+    digest = table.digest if table else prepared.digest
+    _same_everywhere(digest, run)
+    fingerprint = run.fingerprint(digest, recipe.to_strings())
     standing: list[tuple[Published, artifact.Manifest] | None] = [None]
     if rank == 0:
         standing = [export.published_before(store, run, fingerprint)]
@@ -110,7 +113,14 @@ def _work(run: TrainingRun, rank: int, folder: Path, teller: Teller) -> Summary:
         export.check_gates(run.evaluation.gates, manifest.metrics["test"])
         print(f"published before: {published.uri} {published.digest}", flush=True)
         return _summary(run, Outcome.SUCCEEDED, teller, artifact=published, metrics=dict(manifest.metrics["test"]))
-    parts = _split(run, table)
+    if prepared:
+        run, parts = prepared.resolved(run), prepared.parts
+        leads = os.environ["LOCAL_RANK"] == "0"
+        table = shards.load(reach, prepared, folder / "data", writes=leads, tell=teller.tell)
+    else:
+        parts = _split(run, table)
+    if run.early_stopping and not len(parts["validation"]):
+        raise UserFailed("earlyStopping looks at the validation split, which has no rows")
     learner = recipes.learner(run.trainer, run.data, table, parts["train"])
     scratch = folder / f"rank-{rank}"
     scratch.mkdir(exist_ok=True)
@@ -165,7 +175,7 @@ def _same_everywhere(digest: str, run: TrainingRun) -> None:
 
 def _split(run: TrainingRun, table: Table) -> dict[str, Rows]:
     """Raises DataFailed where a part that is asked for gets no row."""
-    wanted = run.data.split
+    wanted = run.data.split or Split()
     fractions = {part: float(getattr(wanted, part)) for part in PARTS}
     parts = split(table.rows, fractions, wanted.seed, table.targets if wanted.stratify else None)
     for part, rows in parts.items():

@@ -16,6 +16,7 @@ from modelwright.api.base import (
     LocalRef,
     Names,
     StatusModel,
+    StatusRef,
     UidRef,
 )
 from modelwright.api.conditions import CONDITIONS_SCHEMA, Condition, before_the_first_look, conditions_field
@@ -80,8 +81,11 @@ class VersionLineage(StatusModel):
     """The digests of the links that this version hangs on."""
 
     training_job: UidRef | None = Field(default=None, description="The TrainingJob that published it.")
-    data_uri: str | None = Field(default=None, max_length=1024, description="The data that it was trained on.")
-    dataset_digest: str | None = Field(default=None, max_length=71, description="sha256 of that data.")
+    dataset_ref: StatusRef | None = Field(default=None, description="The Dataset that it was trained on.")
+    data_uri: str | None = Field(
+        default=None, max_length=1024, description="The data that it was trained on; of a Dataset its manifest."
+    )
+    dataset_digest: str | None = Field(default=None, max_length=71, description="sha256 of the Dataset's manifest.")
 
 
 class ModelVersionStatus(StatusModel):

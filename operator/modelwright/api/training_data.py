@@ -9,7 +9,7 @@ from pydantic import Field
 
 from modelwright.api.base import ApiModel
 from modelwright.api.rules import Rule
-from modelwright.api.types import FileUri, Fraction, cel_is_fraction
+from modelwright.api.types import FileUri, Fraction, Name, cel_is_fraction
 
 
 class Split(ApiModel):
@@ -41,12 +41,51 @@ class Split(ApiModel):
     )
 
 
-class Data(ApiModel):
-    """The rows to train on."""
+class DatasetRef(ApiModel):
+    """A Dataset of the same namespace."""
 
-    uri: FileUri = Field(description="A parquet file: s3://bucket/path/rows.parquet, or file:///path on a volume.")
-    target: str = Field(
-        min_length=1, max_length=256, description="The column to predict; all others are features, and numbers."
+    name: Name = Field(description="Its name. It may be created later.")
+
+
+class Data(ApiModel):
+    """The rows to train on: a file, with what its columns are for and how it is divided; or a Dataset, which says all
+    that itself."""
+
+    uri: FileUri | None = Field(
+        default=None, description="A parquet file: s3://bucket/path/rows.parquet, or file:///path on a volume."
     )
-    task: Literal["Classification"] = Field(description="What is predicted. Classification: one of several classes.")
-    split: Split = Field(default=Split(), description="The parts that the rows are divided into.")
+    dataset_ref: DatasetRef | None = Field(
+        default=None,
+        description="A Dataset. The first attempt waits until it has Succeeded; all train on what it was then.",
+    )
+    target: str | None = Field(
+        default=None,
+        min_length=1,
+        max_length=256,
+        description="With uri: the column to predict; all others are features, and numbers.",
+    )
+    task: Literal["Classification"] | None = Field(
+        default=None, description="With uri: what is predicted. Classification: one of several classes."
+    )
+    split: Split | None = Field(
+        default=None,
+        description='With uri: the parts that the rows are divided into. Left out: "0.8", "0.1" and "0.1", stratified.',
+    )
+
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            "has(self.uri) != has(self.datasetRef)",
+            "give exactly one of uri and datasetRef",
+            lambda data: (data.uri is None) != (data.dataset_ref is None),
+        ),
+        Rule(
+            "!has(self.uri) || (has(self.target) && has(self.task))",
+            "target and task are required with uri: which column is to be predicted, and as what",
+            lambda data: data.uri is None or (data.target is not None and data.task is not None),
+        ),
+        Rule(
+            "!has(self.datasetRef) || !(has(self.target) || has(self.task) || has(self.split))",
+            "target, task and split are the Dataset's own; leave them out beside datasetRef",
+            lambda data: data.dataset_ref is None or (data.target is None and data.task is None and data.split is None),
+        ),
+    )

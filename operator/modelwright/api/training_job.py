@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, StringConstraints
 
 from modelwright.api.base import AGE, NAME_RULE, ApiObject, Column, Names, StatusModel, StatusRef
 from modelwright.api.conditions import CONDITIONS_SCHEMA, Condition, before_the_first_look, conditions_field
+from modelwright.api.dataset import SplitRows
 from modelwright.api.rules import Rule
 from modelwright.api.storage import ArtifactRef, StorageStatus
 from modelwright.api.training_spec import TrainingJobSpec
@@ -55,6 +56,17 @@ class TrainingProgress(StatusModel):
     updated_at: Time | None = Field(default=None, description="When the workers told this.")
 
 
+class TrainingData(StatusModel):
+    """A Dataset as it was when the first attempt was started. What becomes of it later changes nothing here; it is read
+    anew after a failure for good."""
+
+    dataset_ref: StatusRef = Field(description="The Dataset.")
+    artifact: ArtifactRef = Field(description="Its manifest.")
+    task: str | None = Field(default=None, max_length=64, description="What is to be predicted, as the Dataset says.")
+    storage: StorageStatus = Field(description="The store that it lies in.")
+    rows: SplitRows | None = Field(default=None, description="Rows of each part.")
+
+
 class TrainingJobStatus(StatusModel):
     """What became of the training."""
 
@@ -71,6 +83,12 @@ class TrainingJobStatus(StatusModel):
     progress: TrainingProgress | None = Field(default=None, description="How far it is.")
     start_time: Time | None = Field(default=None, description="When the first attempt was started.")
     completion_time: Time | None = Field(default=None, description="When it succeeded, or failed for good.")
+    data: TrainingData | None = Field(default=None, description="What it trains on, where that is a Dataset.")
+    warnings: Items[Annotated[str, StringConstraints(max_length=1024)]] | None = Field(
+        default=None,
+        max_length=16,
+        description="What a person should look at: a test split too small to tell whether a gate is kept.",
+    )
     model_version_ref: StatusRef | None = Field(default=None, description="The ModelVersion that it published.")
     artifact: ArtifactRef | None = Field(default=None, description="The artifact that it published.")
     metrics: Mapping[str, Figure] | None = Field(

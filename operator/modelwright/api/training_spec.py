@@ -50,7 +50,7 @@ def _on_volumes_alone(spec: TrainingJobSpec) -> bool:
     return (
         store is not None
         and (store.uri or "").startswith("file://")
-        and spec.data.uri.startswith("file://")
+        and (spec.data.uri or "").startswith("file://")
         and not (store.endpoint is None and store.region is None and store.secret_ref is None)
     )
 
@@ -82,17 +82,20 @@ class TrainingJobSpec(ApiModel):
     rules: ClassVar[tuple[Rule, ...]] = (
         Rule(
             "!(has(self.storage) && has(self.storage.uri) && self.storage.uri.startsWith('file://')"
-            " && self.data.uri.startsWith('file://')"
+            " && has(self.data.uri) && self.data.uri.startsWith('file://')"
             " && (has(self.storage.endpoint) || has(self.storage.region) || has(self.storage.secretRef)))",
             "endpoint, region and secretRef are of s3://, but data.uri and storage.uri are file://; leave them out",
             lambda spec: not _on_volumes_alone(spec),
             field="storage",
         ),
         Rule(
-            f"!has(self.earlyStopping) || !{cel_is_fraction('self.data.split.validation')}"
+            "!has(self.earlyStopping) || !has(self.data.split)"
+            f" || !{cel_is_fraction('self.data.split.validation')}"
             " || double(self.data.split.validation) > 0.0",
             "earlyStopping looks at the validation split, and data.split.validation is 0",
-            lambda spec: spec.early_stopping is None or Decimal(spec.data.split.validation) > 0,
+            lambda spec: (
+                spec.early_stopping is None or spec.data.split is None or Decimal(spec.data.split.validation) > 0
+            ),
             field="earlyStopping",
         ),
     )

@@ -197,7 +197,7 @@ AT_THE_DOOR: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
     "a missing URI": (
         unstarted(data={key: value for key, value in DATA.items() if key != "uri"}),
         unstarted(),
-        "spec.data.uri: Required value",
+        "spec.data: Invalid value: give exactly one of uri and datasetRef",
     ),
 }
 

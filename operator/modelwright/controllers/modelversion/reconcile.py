@@ -59,12 +59,22 @@ def plan_training(version: ModelVersion, name: str, job: TrainingJob | None) -> 
             "phase": "Ready",
             "artifact": ArtifactStatus(uri=job.status.artifact.uri, digest=job.status.artifact.digest),
             "metrics": job.status.metrics,
-            "lineage": VersionLineage(
-                training_job=UidRef(name=job.metadata.name, uid=job.metadata.uid), data_uri=job.spec.data.uri
-            ),
+            "lineage": _lineage(job),
         }
     )
     return Plan(status, conditions.achieved("Ready", "Published", f"published by TrainingJob {name}"))
+
+
+def _lineage(job: TrainingJob) -> VersionLineage:
+    trained_by, data = UidRef(name=job.metadata.name, uid=job.metadata.uid), job.status.data
+    if data is None:
+        return VersionLineage(training_job=trained_by, data_uri=job.spec.data.uri)
+    return VersionLineage(
+        training_job=trained_by,
+        dataset_ref=data.dataset_ref,
+        data_uri=data.artifact.uri,
+        dataset_digest=data.artifact.digest,
+    )
 
 
 def plan_import(

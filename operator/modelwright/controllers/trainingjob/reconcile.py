@@ -12,11 +12,19 @@ from pydantic import ValidationError
 
 from modelwright import contract
 from modelwright.api.base import StatusRef
+from modelwright.api.dataset import Dataset
 from modelwright.api.errors import problems
-from modelwright.api.training_job import Attempt, Restarts, TrainingJob, TrainingJobStatus, TrainingProgress
+from modelwright.api.training_job import (
+    Attempt,
+    Restarts,
+    TrainingData,
+    TrainingJob,
+    TrainingJobStatus,
+    TrainingProgress,
+)
 from modelwright.controllers.modelversion.observed import VersionView
 from modelwright.controllers.shell import Clock, NameTaken, Objects, create_once, now
-from modelwright.controllers.trainingjob import children, resolve
+from modelwright.controllers.trainingjob import children, dataset, resolve
 from modelwright.controllers.trainingjob.observed import NAME_LABEL, JobView, PodView, job_view, pod_view
 from modelwright.controllers.trainingjob.plan import Plan, Publish, Start, Suspend, plan
 from modelwright.kube import conditions, errors
@@ -24,6 +32,7 @@ from modelwright.kube.client import Client
 from modelwright.kube.reflector import Reflector
 from modelwright.kube.resources import (
     CONFIGMAPS,
+    DATASETS,
     JOBS,
     MODELVERSIONS,
     PODS,
@@ -52,6 +61,7 @@ class TrainingJobController:
         jobs: Reflector[JobView],
         pods: Reflector[PodView],
         versions: Reflector[VersionView],
+        datasets: Objects,
         *,
         clock: Clock = now,
     ) -> None:
@@ -61,6 +71,7 @@ class TrainingJobController:
         self._jobs = jobs
         self._pods = pods
         self._versions = versions
+        self._datasets = datasets
         self._clock = clock
         self._progress_session: aiohttp.ClientSession | None = None
         # Rank 0 of many jobs is read under one budget, so that a slow pod costs others nothing.
@@ -92,6 +103,7 @@ class TrainingJobController:
             return None
         told, published = resolve.told(job), version is not None
         made = plan(wanted, jobs, pods, published=published, now=self._clock(), told=told)
+        job, made = await self._settled(job, made)
         if isinstance(made.action, Start) and told.attempt:
             # What the caches do not hold may be there, or the TrainingJob itself be gone: a watch that is behind must
             # not train a second time what has just ended.
@@ -117,6 +129,34 @@ class TrainingJobController:
             # Only now: the version is read from this status.
             await self._publish(job)
         return made.look_again
+
+    async def _settled(self, job: TrainingJob, made: Plan) -> tuple[TrainingJob, Plan]:
+        """The job with the data set in its status that an attempt is made from, and the plan: put off where that is to
+        be waited for, or to be written down first."""
+        name, data = dataset.name_of(job), job.status.data
+        if name is None:
+            data = None
+        elif isinstance(made.action, Start) and dataset.pinned(job) is None:
+            seen = await self._dataset(Key(job.metadata.namespace, name))
+            made, data = dataset.settled(made, seen), seen if isinstance(seen, TrainingData) else None
+        gates = job.spec.evaluation.gates or ()
+        told = {"data": data, "warnings": (dataset.warnings(data, gates) or None) if data else None}
+        return job.model_copy(update={"status": job.status.model_copy(update=told)}), made
+
+    async def _dataset(self, key: Key) -> TrainingData | dataset.Missing:
+        """What there is of a Dataset, as the watch tells of it, or where it has not told, as the API server does."""
+        obj = self._datasets.get(key)
+        if obj is None:
+            try:
+                obj = await self._client.get(DATASETS, key.name, key.namespace)
+            except errors.NotFound:
+                return dataset.found(key.name, None)
+            self._datasets.observe(obj)
+        try:
+            return dataset.found(key.name, Dataset.model_validate(obj))
+        except ValidationError as error:
+            words = f"Dataset {key.name} cannot be read: {'; '.join(problems(error))}"
+            return dataset.Missing(dataset.FAILED, words, stalled=True)
 
     async def _live(self, obj: Object) -> tuple[list[JobView], list[PodView]] | None:
         """The Jobs of the TrainingJob and the pods of its attempts, from the server; None where it is gone itself."""

@@ -10,11 +10,12 @@ from modelwright import contract
 from modelwright.api import recipes
 from modelwright.api.base import API_VERSION, StatusRef
 from modelwright.api.storage import ArtifactRef, Storage, StorageStatus
+from modelwright.api.training_data import Split
 from modelwright.api.training_job import TrainingJob, TrainingProgress
 from modelwright.api.training_workers import EarlyStopping
 from modelwright.api.types import seconds
 from modelwright.api.versions import model_version_name
-from modelwright.controllers.trainingjob import children
+from modelwright.controllers.trainingjob import children, dataset
 from modelwright.controllers.trainingjob.plan import Publish, Told, Wanted
 from modelwright.kube.resources import Object
 from modelwright.kube.status import compact
@@ -66,7 +67,7 @@ def told(job: TrainingJob) -> Told:
     """What status says of attempts and of the result. What is published never changes, and so is believed."""
     status = job.status
     attempt = status.attempt.number if status.attempt else 0
-    suspended = status.phase == "Suspended"
+    suspended = status.phase == "Suspended" or dataset.held_up(job)
     if status.artifact is None:
         return Told(attempt, suspended=suspended)
     metrics = tuple((name, float(figure)) for name, figure in sorted((status.metrics or {}).items()))
@@ -104,10 +105,32 @@ def _early_stopping(rule: EarlyStopping | None) -> contract.EarlyStopping | None
     return contract.EarlyStopping(metric=rule.metric, mode=mode, patience=rule.patience)
 
 
+def _data(job: TrainingJob) -> contract.Data:
+    """Raises ValueError where the Dataset is not known yet."""
+    stated = job.spec.data
+    if stated.uri is None:
+        data = dataset.pinned(job)
+        if data is None:
+            raise ValueError(f"{job.metadata.name}: its Dataset is to be settled before an attempt is made")
+        return dataset.contract_data(data)
+    split = stated.split or Split()
+    return contract.Data(
+        uri=stated.uri,
+        target=stated.target,
+        task=stated.task or "Classification",
+        split=contract.Split(
+            train=float(split.train),
+            validation=float(split.validation),
+            test=float(split.test),
+            stratify=split.stratify,
+            seed=split.seed,
+        ),
+    )
+
+
 def blueprint(job: TrainingJob, settings: Settings, *, attempt: int, owner: Object) -> children.Blueprint:
     """What the attempt's children are made from."""
     spec, storage = job.spec, storage_status(job, settings)
-    split = spec.data.split
     run = contract.TrainingRun(
         namespace=job.metadata.namespace,
         name=job.metadata.name,
@@ -115,18 +138,7 @@ def blueprint(job: TrainingJob, settings: Settings, *, attempt: int, owner: Obje
         attempt=attempt,
         publish=contract.Publish(model=spec.publish.model, version=spec.publish.version),
         store=contract.StoreAccess(uri=storage.uri, endpoint=storage.endpoint, region=storage.region),
-        data=contract.Data(
-            uri=spec.data.uri,
-            target=spec.data.target,
-            task=spec.data.task,
-            split=contract.Split(
-                train=float(split.train),
-                validation=float(split.validation),
-                test=float(split.test),
-                stratify=split.stratify,
-                seed=split.seed,
-            ),
-        ),
+        data=_data(job),
         trainer=contract.Trainer(recipe=spec.trainer.recipe, hyperparameters=dict(spec.trainer.hyperparameters or {})),
         workers=contract.Workers(
             replicas=spec.workers.replicas,

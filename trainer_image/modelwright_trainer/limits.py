@@ -1,0 +1,42 @@
+"""What the container may use of memory and processors, and what of memory it has used."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+_ROOT = Path("/sys/fs/cgroup")
+_LIMITS = ("memory.max", "memory/memory.limit_in_bytes")
+# Version 1 writes "no limit" as the greatest whole number of pages.
+_NO_LIMIT = 1 << 60
+
+
+def memory(root: Path = _ROOT) -> int | None:
+    """The limit in bytes, of either version of control groups; None without one, and where the kernel does not tell."""
+    for name in _LIMITS:
+        try:
+            limit = int((root / name).read_text())
+        except (OSError, ValueError):  # "max" is no number
+            continue
+        if limit < _NO_LIMIT:
+            return limit
+    return None
+
+
+def threads(processes: int, quota: str | None = None) -> int:
+    """How many threads each rank computes with: the container's CPU limit over its ranks. Without a limit one: a pod
+    that took all of a node's cores would slow its neighbours, and itself by switching."""
+    try:
+        words = ((_ROOT / "cpu.max").read_text() if quota is None else quota).split()
+        return max(1, int(float(words[0]) / float(words[1]) / processes))
+    except (OSError, ValueError, IndexError):  # "max" is no number
+        return 1
+
+
+def peak(status: Path = Path("/proc/self/status")) -> int | None:
+    """The most that this process has held in memory at once, in bytes. Not getrusage's, which begins with that of the
+    process that forked this one. None where the kernel does not tell."""
+    try:
+        lines = dict(line.split(":", 1) for line in status.read_text().splitlines() if ":" in line)
+        return int(lines["VmHWM"].split()[0]) * 1024
+    except (OSError, KeyError, ValueError):
+        return None
