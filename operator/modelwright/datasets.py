@@ -24,6 +24,7 @@ SUFFIXES: Mapping[str, str] = {".parquet": "parquet", ".csv": "csv", ".jsonl": "
 
 _DIGEST = r"^sha256:[0-9a-f]{64}$"
 PartName = Literal["train", "validation", "test"]
+DatasetTask = Literal["Classification", "Regression"]
 
 
 class Checks(Shape):
@@ -36,27 +37,48 @@ class Checks(Shape):
     unique: tuple[str, ...] = ()
 
 
+class Given(Shape):
+    """Parts that the rows came divided into: as `column` says, or, where that is None, by their files. `seed` is of the
+    order within a part."""
+
+    given: Literal[True] = True
+    column: str | None = None
+    seed: int = Field(default=0, ge=0, lt=2**32)
+
+
 class DatasetRun(Shape):
-    """What to read, how to check and split it, and where to put it. A `source_uri` that ends with a slash is a prefix:
-    all files below it whose names end with one of `SUFFIXES`, which must be of one format."""
+    """What to read, how to check and split it, and where to put it. The source is `source_uri`, or, of rows that came
+    divided, `part_uris`. One that ends with a slash is a prefix: all files below it whose names end with one of
+    `SUFFIXES`, which must be of one format. Without `target` and `task` nothing is to be predicted."""
 
     contract: Literal[1] = 1
     namespace: str
     name: str
-    source_uri: str
+    source_uri: str | None = None
+    part_uris: Mapping[PartName, str] = Field(default_factory=dict)
     store: StoreAccess
-    target: str
-    task: Literal["Classification"] = "Classification"
-    split: Split = Split()
+    target: str | None = None
+    task: DatasetTask | None = None
+    split: Split | Given = Split()
     checks: Checks = Checks()
+
+    @model_validator(mode="after")
+    def _whole(self) -> DatasetRun:
+        if (self.source_uri is None) == (not self.part_uris):
+            raise ValueError("give exactly one of source_uri and part_uris")
+        if (self.target is None) != (self.task is None):
+            raise ValueError("give both target and task, or none of them")
+        return self
 
 
 class SourceFile(Shape):
-    """A file as it was read. `rows` are without a header."""
+    """A file as it was read. `rows` are without a header; `part` is the one that all of them are in, where the files
+    say it."""
 
     uri: str
     bytes: int
     rows: int
+    part: PartName | None = None
 
 
 class ColumnProfile(Shape):
@@ -119,11 +141,12 @@ class DatasetManifest(Shape):
     schema_version: Literal[1] = 1
     namespace: str
     name: str
-    source_uri: str
+    source_uri: str | None = None
+    part_uris: Mapping[PartName, str] = Field(default_factory=dict)
     sources: tuple[SourceFile, ...]
-    target: str
-    task: Literal["Classification"]
-    split: Split
+    target: str | None = None
+    task: DatasetTask | None = None
+    split: Split | Given
     checks: Checks
     rows: int
     bytes: int

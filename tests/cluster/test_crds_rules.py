@@ -30,6 +30,8 @@ SOURCE = (
     " slash, s3://bucket/path/; or file:///path of either form"
 )
 
+FILE = {"uri": "s3://abc/x.parquet", "target": "label", "task": "Classification"}
+
 REFUSED: dict[str, tuple[Manifest, list[str]]] = {
     # Dataset
     "a source of an unknown format": (
@@ -62,8 +64,49 @@ REFUSED: dict[str, tuple[Manifest, list[str]]] = {
     "a data set on volumes alone with a Secret": (
         dataset(source__uri="file:///data/in/", storage={"uri": "file:///data/out", "secretRef": {"name": "store"}}),
         [
-            "spec.storage: Invalid value: endpoint, region and secretRef are of s3://, but source.uri and storage.uri"
+            "spec.storage: Invalid value: endpoint, region and secretRef are of s3://, but the source and storage.uri"
             " are file://; leave them out"
+        ],
+    ),
+    "a source of one place and of parts": (
+        dataset(source={"uri": "s3://abc/raw/", "train": "s3://abc/train/", "test": "s3://abc/test/"}),
+        [
+            "spec.source: Invalid value: give uri; or train, test and perhaps validation, for rows that are divided"
+            " already"
+        ],
+    ),
+    "nothing to test on": (
+        dataset(source={"train": "s3://abc/train/"}),
+        [
+            "spec.source: Invalid value: give both train and test: a model is trained on the one and measured on the"
+            " other"
+        ],
+    ),
+    "parts that are said twice": (
+        dataset(source={"train": "s3://abc/train/", "test": "s3://abc/test/"}, split={"column": "part"}),
+        ["spec.split: Invalid value: the source says which part each row is in; leave out all of split but seed"],
+    ),
+    "a column and fractions": (
+        dataset(split={"column": "part", "train": "0.8"}),
+        [
+            "spec.split: Invalid value: column says which part a row is in; leave out train, validation, test and"
+            " stratify"
+        ],
+    ),
+    "a target without a task": (
+        dataset(schema={"target": "label"}),
+        [
+            "spec.schema: Invalid value: give both target and task: which column is to be predicted, and as what; or"
+            " none of them"
+        ],
+    ),
+    "shares of classes that are none": (
+        dataset(schema__task="Regression", split={"stratify": True}, checks={"minClassFraction": "0.1"}),
+        [
+            "spec.split: Invalid value: stratify keeps the shares of classes, and there are none without the task"
+            " Classification; leave it out",
+            "spec.checks: Invalid value: minClassFraction is of classes, and there are none without the task"
+            " Classification; leave it out",
         ],
     ),
     "a data set's pod with an account": (
@@ -120,7 +163,23 @@ REFUSED: dict[str, tuple[Manifest, list[str]]] = {
             " 40 characters; shorten model or version"
         ],
     ),
-    "no data URI": (training_job(data__uri=None), ["spec.data.uri: Required value"]),
+    "no data URI": (
+        training_job(data__uri=None),
+        ["spec.data: Invalid value: give exactly one of uri and datasetRef"],
+    ),
+    "a file and a Dataset": (
+        training_job(data={**FILE, "datasetRef": {"name": "digits"}}),
+        [
+            "spec.data: Invalid value: give exactly one of uri and datasetRef",
+            "spec.data: Invalid value: target, task and split are the Dataset's own; leave them out beside datasetRef",
+        ],
+    ),
+    "a Dataset and what it says itself": (
+        training_job(data={"datasetRef": {"name": "digits"}, "split": {"seed": 7}}),
+        [
+            "spec.data: Invalid value: target, task and split are the Dataset's own; leave them out beside datasetRef",
+        ],
+    ),
     "data of another scheme": (
         training_job(data__uri="https://x/y.parquet"),
         [
@@ -132,7 +191,13 @@ REFUSED: dict[str, tuple[Manifest, list[str]]] = {
         training_job(data__task="classification"),
         ['spec.data.task: Unsupported value: "classification": supported values: "Classification"'],
     ),
-    "no target": (training_job(data__target=None), ["spec.data.target: Required value"]),
+    "no target": (
+        training_job(data__target=None),
+        [
+            "spec.data: Invalid value: target and task are required with uri: which column is to be predicted, and as"
+            " what"
+        ],
+    ),
     "a fraction that is none": (
         training_job(data__split__train="80%"),
         [f"spec.data.split.train: Invalid value: \"80%\": '80%' {FRACTION}"],
@@ -318,6 +383,12 @@ TAKEN: dict[str, Manifest] = {
         source__uri="file:///data/rows.csv",
         checks={"minRows": 1, "noMissing": ["x", "y"], "minClassFraction": "0.5", "unique": ["id"]},
     ),
+    "a Dataset that is divided already": dataset(
+        source={"train": "s3://abc/train.csv", "test": "file:///data/test.csv"}, split={"seed": 3}, schema={}
+    ),
+    "a Dataset whose column says the parts": dataset(split={"column": "part"}, schema__task="Regression"),
+    "a Dataset without a validation split": dataset(split={"train": "0.9", "validation": "0"}),
+    "a TrainingJob on a Dataset": training_job(data={"datasetRef": {"name": "digits"}}),
     "the smallest TrainingJob": {
         "apiVersion": crds.API_VERSION,
         "kind": "TrainingJob",
@@ -437,9 +508,13 @@ def test_api_server_and_operator_agree_on_every_quantity(light: LightCluster, qu
 @given(st.lists(st.tuples(*[st.sampled_from(["0", "0.1", "0.2", "0.3", "0.7", "0.8", "1", "1.0", "0.700001"])] * 3),
                 min_size=60, max_size=60))  # fmt: skip
 def test_api_server_and_operator_agree_on_every_split(light: LightCluster, splits: list[tuple[str, str, str]]) -> None:
-    manifests = [
-        training_job(f"x{index}", data__split=dict(zip(("train", "validation", "test"), split, strict=True)))
-        for index, split in enumerate(splits)
+    parts = [dict(zip(("train", "validation", "test"), split, strict=True)) for split in splits]
+    manifests = [training_job(f"x{index}", data__split=split) for index, split in enumerate(parts)]
+    # A Dataset's may leave some out.
+    manifests += [
+        dataset(f"y{index}", split={part: share for part, share in split.items() if part != out})
+        for index, split in enumerate(parts)
+        for out in [("train", "validation", "test", "")[index % 4]]
     ]
     by_operator = {manifest["metadata"]["name"] for manifest in manifests if not refused_by_models(manifest)}
     assert crds.accepted(light, manifests) == by_operator

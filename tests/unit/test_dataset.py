@@ -19,8 +19,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from modelwright.contract import Failure, Outcome, Split, StoreAccess
-from modelwright.datasets import Checks, DatasetManifest, DatasetRun, DatasetSummary, digest_of, folder_of
+from modelwright.datasets import Checks, DatasetManifest, DatasetRun, DatasetSummary, Given, digest_of, folder_of
 from modelwright.store import Store
+from modelwright_trainer import limits
 from modelwright_trainer.dataset import command
 from modelwright_trainer.dataset.checks import ChecksFailed
 from modelwright_trainer.failures import DataFailed
@@ -42,11 +43,16 @@ def rows(count: int, classes: int = 3, seed: int = 1) -> pa.Table:
     )
 
 
-def prepared(folder: Path, source: str, **stated: Any) -> tuple[DatasetSummary, DatasetManifest]:
+def prepared(folder: Path, source: str | dict[str, str], **stated: Any) -> tuple[DatasetSummary, DatasetManifest]:
+    """`source` is the name of a file or prefix, or of one for each part."""
+    named = {"": source} if isinstance(source, str) else source
+    uris = {part: f"file://{folder}/{name}" for part, name in named.items()}
+    split = stated.pop("split", {"seed": 7})
+    task = stated.pop("task", "Classification")
     run = DatasetRun(
-        namespace="team", name="rows", source_uri=f"file://{folder}/{source}",
-        store=StoreAccess(uri=f"file://{folder}/store"), target=stated.pop("target", "label"),
-        split=Split(**stated.pop("split", {"seed": 7})), checks=Checks(**stated.pop("checks", {})),
+        namespace="team", name="rows", source_uri=uris.pop("", None), part_uris=uris,
+        store=StoreAccess(uri=f"file://{folder}/store"), task=task, target=stated.pop("target", task and "label"),
+        split=split if isinstance(split, Given) else Split(**split), checks=Checks(**stated.pop("checks", {})),
     )  # fmt: skip
     scratch = folder / "scratch"
     scratch.mkdir(exist_ok=True)
@@ -291,16 +297,35 @@ def test_a_summary_fits_the_termination_message(warnings: list[str], message: st
 
 
 def test_the_memory_is_the_containers_less_what_others_need() -> None:
-    assert command.memory_bytes("max\n") == 1024**3
-    assert command.memory_bytes(str(512 * 1024**2)) == int(192 * 1024**2 * 0.8)
-    assert command.memory_bytes(str(128 * 1024**2)) == 64 * 1024**2
+    assert command.memory_bytes(None) == 1024**3
+    assert command.memory_bytes(512 * 1024**2) == int(192 * 1024**2 * 0.8)
+    assert command.memory_bytes(128 * 1024**2) == 64 * 1024**2
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "limit"),
+    [
+        ("memory.max", "536870912\n", 512 * 1024**2),
+        ("memory.max", "max\n", None),
+        ("memory/memory.limit_in_bytes", "536870912\n", 512 * 1024**2),
+        ("memory/memory.limit_in_bytes", "9223372036854771712\n", None),
+        ("elsewhere", "1", None),
+    ],
+)
+def test_the_limit_is_read_of_either_version_of_control_groups(
+    tmp_path: Path, file: str, content: str, limit: int | None
+) -> None:
+    (tmp_path / file).parent.mkdir(exist_ok=True)
+    (tmp_path / file).write_text(content)
+    assert limits.memory(tmp_path) == limit
 
 
 def test_the_command_ends_with_the_outcome_and_its_words(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text("x,label\n1,0\n2,1\n")
     run = DatasetRun(
         namespace="team", name="rows", source_uri=f"file://{tmp_path}/a.csv",
-        store=StoreAccess(uri=f"file://{tmp_path}/store"), target="label", checks=Checks(min_rows=5),
+        store=StoreAccess(uri=f"file://{tmp_path}/store"), target="label", task="Classification",
+        checks=Checks(min_rows=5),
     )  # fmt: skip
     (tmp_path / "message").touch()
     code = command.main(termination=tmp_path / "message", environment={"MODELWRIGHT_DATASET": run.to_json()})
@@ -318,17 +343,15 @@ from pathlib import Path
 from modelwright.contract import StoreAccess
 from modelwright.datasets import DatasetRun
 from modelwright.store import Store
+from modelwright_trainer import limits
 from modelwright_trainer.dataset import command
 folder, limit = Path(sys.argv[1]), int(sys.argv[2])
 run = DatasetRun(namespace="team", name="rows", source_uri=f"file://{folder}/in/",
-                 store=StoreAccess(uri=f"file://{folder}/store"), target="label")
+                 store=StoreAccess(uri=f"file://{folder}/store"), target="label", task="Classification")
 (folder / "scratch").mkdir()
 began = time.time()
-summary = command.prepare(run, Store(run.store), folder / "scratch", command.memory_bytes(str(limit)), 2)
-# Not getrusage, whose peak begins with that of the process that forked this one.
-(line,) = [line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM")]
-peak = int(line.split()[1]) * 1024
-print(json.dumps({"rows": summary.rows, "seconds": time.time() - began, "peak": peak}))
+summary = command.prepare(run, Store(run.store), folder / "scratch", command.memory_bytes(limit), 2)
+print(json.dumps({"rows": summary.rows, "seconds": time.time() - began, "peak": limits.peak()}))
 """
 
 

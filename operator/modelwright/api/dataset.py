@@ -9,10 +9,10 @@ from pydantic import Field, JsonValue, StringConstraints
 
 from modelwright.api.base import AGE, NAME_RULE, ApiModel, ApiObject, Column, Names, StatusModel
 from modelwright.api.conditions import CONDITIONS_SCHEMA, Condition, before_the_first_look, conditions_field
+from modelwright.api.dataset_split import CEL_SAYS_PARTS, DatasetSplit, says_parts
 from modelwright.api.pods import PodTemplateOverlay, Resources
 from modelwright.api.rules import Rule
 from modelwright.api.storage import ArtifactRef, Storage, StorageStatus
-from modelwright.api.training_data import Split
 from modelwright.api.types import Fraction, Items, SourceUri, cel_is_fraction, each_once
 
 DatasetPhase = Literal["Pending", "Running", "Succeeded", "Failed"]
@@ -21,19 +21,63 @@ _SET: dict[str, JsonValue] = {"x-kubernetes-list-type": "set"}
 
 
 class DatasetSource(ApiModel):
-    """Where the rows come from."""
+    """Where the rows come from: one place; or, where they are divided already, one for each part."""
 
-    uri: SourceUri = Field(
+    uri: SourceUri | None = Field(
+        default=None,
         description="A parquet, csv or jsonl file, s3://bucket/path/rows.parquet or file:///path/rows.csv on a volume;"
-        " or a prefix, which ends with a slash: all such files below it, of one format."
+        " or a prefix, which ends with a slash: all such files below it, of one format.",
     )
+    train: SourceUri | None = Field(default=None, description="The rows to train on, of either form.")
+    validation: SourceUri | None = Field(
+        default=None, description="The rows to watch trainings with, after each epoch. Left out: none."
+    )
+    test: SourceUri | None = Field(default=None, description="The rows to measure the metrics and gates on.")
+
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            "has(self.uri) != (has(self.train) || has(self.validation) || has(self.test))",
+            "give uri; or train, test and perhaps validation, for rows that are divided already",
+            lambda source: (source.uri is not None) != any(source.parts),
+        ),
+        Rule(
+            "has(self.uri) || has(self.train) == has(self.test)",
+            "give both train and test: a model is trained on the one and measured on the other",
+            lambda source: source.uri is not None or (source.train is None) == (source.test is None),
+        ),
+    )
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """The URIs of rows that are divided already."""
+        return tuple(uri for uri in (self.train, self.validation, self.test) if uri is not None)
+
+    @property
+    def uris(self) -> tuple[str, ...]:
+        return (self.uri,) if self.uri is not None else self.parts
+
+    @property
+    def said(self) -> str:
+        """For messages."""
+        return " and ".join(self.uris)
 
 
 class DatasetSchema(ApiModel):
-    """What the columns are for."""
+    """What the columns are for. Without a target nothing is to be predicted: the rows are profiled and divided."""
 
-    target: str = Field(min_length=1, max_length=256, description="The column to predict.")
-    task: Literal["Classification"] = Field(description="What is predicted. Classification: one of several classes.")
+    target: str | None = Field(default=None, min_length=1, max_length=256, description="The column to predict.")
+    task: Literal["Classification", "Regression"] | None = Field(
+        default=None,
+        description="What is predicted. Classification: one of several classes. Regression: a number.",
+    )
+
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            "has(self.target) == has(self.task)",
+            "give both target and task: which column is to be predicted, and as what; or none of them",
+            lambda schema: (schema.target is None) == (schema.task is None),
+        ),
+    )
 
 
 class DatasetChecks(ApiModel):
@@ -66,12 +110,19 @@ class DatasetChecks(ApiModel):
     )
 
 
+_CEL_FILES = " && ".join(
+    f"(!has(self.source.{part}) || self.source.{part}.startsWith('file://'))"
+    for part in ("uri", "train", "validation", "test")
+)
+_CEL_CLASSES = "(has(self.schema.task) && self.schema.task == 'Classification')"
+
+
 def _on_volumes_alone(spec: DatasetSpec) -> bool:
     store = spec.storage
     return (
         store is not None
         and (store.uri or "").startswith("file://")
-        and spec.source.uri.startswith("file://")
+        and all(uri.startswith("file://") for uri in spec.source.uris)
         and not (store.endpoint is None and store.region is None and store.secret_ref is None)
     )
 
@@ -85,7 +136,7 @@ class DatasetSpec(ApiModel):
     )
     # The name in the API is schema, which pydantic's models have a method of.
     schema_: DatasetSchema = Field(alias="schema", description="What the columns are for.")
-    split: Split = Field(default=Split(), description="The parts that the rows are divided into.")
+    split: DatasetSplit = Field(default=DatasetSplit(), description="The parts that the rows are divided into.")
     checks: DatasetChecks = Field(default=DatasetChecks(), description="What must hold of the rows.")
     resources: Resources | None = Field(
         default=None,
@@ -99,11 +150,29 @@ class DatasetSpec(ApiModel):
     rules: ClassVar[tuple[Rule, ...]] = (
         Rule(
             "!(has(self.storage) && has(self.storage.uri) && self.storage.uri.startsWith('file://')"
-            " && self.source.uri.startsWith('file://')"
+            f" && {_CEL_FILES}"
             " && (has(self.storage.endpoint) || has(self.storage.region) || has(self.storage.secretRef)))",
-            "endpoint, region and secretRef are of s3://, but source.uri and storage.uri are file://; leave them out",
+            "endpoint, region and secretRef are of s3://, but the source and storage.uri are file://; leave them out",
             lambda spec: not _on_volumes_alone(spec),
             field="storage",
+        ),
+        Rule(
+            f"has(self.source.uri) || !{CEL_SAYS_PARTS}",
+            "the source says which part each row is in; leave out all of split but seed",
+            lambda spec: spec.source.uri is not None or not says_parts(spec.split),
+            field="split",
+        ),
+        Rule(
+            f"!(has(self.split.stratify) && self.split.stratify) || {_CEL_CLASSES}",
+            "stratify keeps the shares of classes, and there are none without the task Classification; leave it out",
+            lambda spec: not spec.split.stratify or spec.schema_.task == "Classification",
+            field="split",
+        ),
+        Rule(
+            f"!has(self.checks.minClassFraction) || {_CEL_CLASSES}",
+            "minClassFraction is of classes, and there are none without the task Classification; leave it out",
+            lambda spec: spec.checks.min_class_fraction is None or spec.schema_.task == "Classification",
+            field="checks",
         ),
     )
 
@@ -142,7 +211,7 @@ class DatasetStatus(StatusModel):
     bytes: int | None = Field(default=None, ge=0, description="Size of all shards together.")
     columns: int | None = Field(default=None, ge=0, description="Number of columns, the target among them.")
     splits: SplitRows | None = Field(default=None, description="Rows of each part.")
-    class_count: int | None = Field(default=None, ge=0, description="Number of classes.")
+    class_count: int | None = Field(default=None, ge=0, description="Number of classes, where there are any.")
     classes: Items[ClassRows] | None = Field(
         default=None, max_length=32, description="The classes that have most rows; the manifest has all."
     )

@@ -7,10 +7,10 @@ import dataclasses
 from collections.abc import Sequence
 
 import duckdb
-from modelwright.datasets import Checks
+from modelwright.datasets import Checks, DatasetTask
 
 from modelwright_trainer.data import MOST_CLASSES, no_column
-from modelwright_trainer.dataset.source import TABLE, Column, Source
+from modelwright_trainer.dataset.source import NUMBERS, TABLE, Column, Source
 from modelwright_trainer.failures import DataFailed
 
 EXAMPLES = 3
@@ -38,27 +38,58 @@ def missing(con: duckdb.DuckDBPyConnection, source: Source, column: Column) -> s
     if not count:
         return ""
     where = f"{column.sql} IS NULL"
-    return (
-        f"column {column.name} has no value in {count} of {source.rows} rows, such as {_examples(con, source, where)}"
-    )
+    return f"column {column.name} has no value in {count} of {source.rows} rows, such as {examples(con, source, where)}"
+
+
+def target(
+    con: duckdb.DuckDBPyConnection, source: Source, name: str | None, task: DatasetTask | None
+) -> tuple[Source, Column | None, list[tuple[str, int]]]:
+    """The column to predict, where there is one, and its classes with their rows, where it has any. The source may be
+    another then, see `classes`. Raises DataFailed."""
+    if name is None:
+        return source, None, []
+    column = required(source, name, "schema.target")
+    absent = missing(con, source, column)
+    if absent:
+        raise DataFailed(f"schema.target: {absent}: drop these rows, or label them")
+    if task == "Classification":
+        source, found = classes(con, source, column)
+        return source, source.column(name), found
+    _number(con, source, column)
+    return source, column, []
+
+
+def _number(con: duckdb.DuckDBPyConnection, source: Source, column: Column) -> None:
+    """Raises DataFailed where the column is nothing to predict as a number."""
+    if column.type not in NUMBERS:
+        raise DataFailed(
+            f"schema.target: column {column.name} is {column.type}, and a Regression predicts a number: name another"
+            " target, or make it a Classification"
+        )
+    if column.type in ("DOUBLE", "FLOAT"):
+        where = f"NOT isfinite({column.sql})"
+        count, *_ = con.execute(f"SELECT count(*) FROM {TABLE} WHERE {where}").fetchone() or (0,)  # noqa: S608
+        if count:
+            raise DataFailed(
+                f"schema.target: column {column.name} is infinite in {count} of {source.rows} rows, such as"
+                f" {examples(con, source, where)}: drop these rows, or clip the values"
+            )
+    low, high = con.execute(f"SELECT min({column.sql}), max({column.sql}) FROM {TABLE}").fetchone() or (0, 0)  # noqa: S608
+    if low == high:
+        raise DataFailed(f"schema.target: column {column.name} is {low} in all rows: there is nothing to predict")
 
 
 def classes(con: duckdb.DuckDBPyConnection, source: Source, target: Column) -> tuple[Source, list[tuple[str, int]]]:
     """The classes with their rows, in the order of their values; makes the table `classes` (id, value, rows). Whole
     numbers that were written as 1.0 become whole, as the trainer reads them, so the source may be another then. Raises
     DataFailed."""
-    if not source.rows:
-        raise DataFailed("source.uri: the source has no rows: there is nothing to train on")
-    absent = missing(con, source, target)
-    if absent:
-        raise DataFailed(f"schema.target: {absent}: drop these rows, or label them")
     if target.type in ("DOUBLE", "FLOAT"):
         fractions = f"NOT isfinite({target.sql}) OR {target.sql} != trunc({target.sql})"
         count, *_ = con.execute(f"SELECT count(*) FROM {TABLE} WHERE {fractions}").fetchone() or (0,)  # noqa: S608
         if count:
             raise DataFailed(
                 f"schema.target: column {target.name} is {target.type} with fractions in {count} rows, such as"
-                f" {_examples(con, source, fractions)}, which are no classes: name another target, or cut it into"
+                f" {examples(con, source, fractions)}, which are no classes: name another target, or cut it into"
                 " classes"
             )
         con.execute(f"ALTER TABLE {TABLE} ALTER {target.sql} TYPE BIGINT")
@@ -87,9 +118,14 @@ def classes(con: duckdb.DuckDBPyConnection, source: Source, target: Column) -> t
 
 
 def check(
-    con: duckdb.DuckDBPyConnection, source: Source, target: Column, found: Sequence[tuple[str, int]], asked: Checks
+    con: duckdb.DuckDBPyConnection,
+    source: Source,
+    target: Column | None,
+    found: Sequence[tuple[str, int]],
+    asked: Checks,
 ) -> None:
-    """Raises ChecksFailed with all that does not hold, DataFailed where a column does not exist."""
+    """`found` are the classes of the target, where it has any. Raises ChecksFailed with all that does not hold,
+    DataFailed where a column does not exist."""
     wrong = []
     if asked.min_rows is not None and source.rows < asked.min_rows:
         wrong.append(f"checks.minRows: the source has {source.rows} rows, and {asked.min_rows} are asked for")
@@ -99,13 +135,13 @@ def check(
             wrong.append(f"checks.noMissing: {absent}")
     for name in asked.unique:
         wrong += _repeated(con, source, required(source, name, "checks.unique"))
-    for index, (name, rows) in enumerate(found):
+    for index, (name, rows) in enumerate(found if target else ()):
         if asked.min_class_fraction is not None and rows < asked.min_class_fraction * source.rows:
             where = f"{target.sql} = (SELECT value FROM classes WHERE id = {index})"  # noqa: S608
             wrong.append(
                 f"checks.minClassFraction: column {target.name}: class {name} has {rows} of {source.rows} rows"
                 f" ({rows / source.rows:.4g}), and {asked.min_class_fraction:g} is asked for, such as"
-                f" {_examples(con, source, where)}"
+                f" {examples(con, source, where)}"
             )
     if wrong:
         raise ChecksFailed(wrong)
@@ -122,10 +158,10 @@ def _repeated(con: duckdb.DuckDBPyConnection, source: Source, column: Column) ->
     where = f"{column.sql} = (SELECT min(value) FROM twice)"  # noqa: S608
     return [
         f"checks.unique: column {column.name} has in {count} of {source.rows} rows a value that another row has too,"
-        f" such as {_examples(con, source, where)}"
+        f" such as {examples(con, source, where)}"
     ]
 
 
-def _examples(con: duckdb.DuckDBPyConnection, source: Source, where: str) -> str:
+def examples(con: duckdb.DuckDBPyConnection, source: Source, where: str) -> str:
     rows = con.execute(f"SELECT rowid FROM {TABLE} WHERE {where} ORDER BY rowid LIMIT {EXAMPLES}").fetchall()  # noqa: S608
     return ", ".join(source.position(rid) for (rid,) in rows)

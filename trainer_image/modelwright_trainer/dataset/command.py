@@ -21,6 +21,7 @@ from modelwright.datasets import (
     DatasetManifest,
     DatasetRun,
     DatasetSummary,
+    PartName,
     Shard,
     SplitShards,
     digest_of,
@@ -31,13 +32,12 @@ from modelwright.datasets import (
 from modelwright.store import Store, StoreError, Trouble
 from pydantic import ValidationError
 
+from modelwright_trainer import limits
 from modelwright_trainer.dataset import checks, parts, profile, shards, source
 from modelwright_trainer.dataset.source import LocalFile, Source
 from modelwright_trainer.failures import DataFailed, TrainingFailed, UserFailed, failure_of, outcome_of
-from modelwright_trainer.run import threads
 from modelwright_trainer.split import PARTS
 
-_MEMORY_LIMIT = Path("/sys/fs/cgroup/memory.max")
 # Python, pyarrow, a shard that is written and the libraries' pages beside DuckDB, in bytes: measured 280 MiB.
 _OTHERS = 320 * 1024 * 1024
 _LEAST = 64 * 1024 * 1024
@@ -46,14 +46,12 @@ _PER_THREAD = 96 * 1024 * 1024
 _CLASSES_TOLD = 32
 
 
-def memory_bytes(limit: str | None = None) -> int:
-    """What DuckDB may take of the container's memory limit; `limit` as in cgroup v2's memory.max."""
-    try:
-        given = int((_MEMORY_LIMIT.read_text() if limit is None else limit).strip())
-    except (OSError, ValueError):  # "max" is no number
+def memory_bytes(limit: int | None) -> int:
+    """What DuckDB may take of the container's memory limit."""
+    if limit is None:
         return _UNLIMITED
     # A part of what DuckDB takes is not in its own count.
-    return max(_LEAST, int((given - _OTHERS) * 0.8))
+    return max(_LEAST, int((limit - _OTHERS) * 0.8))
 
 
 def connect(scratch: Path, memory: int, workers: int = 1) -> duckdb.DuckDBPyConnection:
@@ -85,7 +83,9 @@ def main(*, termination: Path = Path(TERMINATION_PATH), environment: Mapping[str
     try:
         run = _read(environment)
         with tempfile.TemporaryDirectory(prefix="modelwright-", ignore_cleanup_errors=True) as folder:
-            summary = prepare(run, Store(run.store, environment), Path(folder), memory_bytes(), threads(1))
+            summary = prepare(
+                run, Store(run.store, environment), Path(folder), memory_bytes(limits.memory()), limits.threads(1)
+            )
     except Exception as error:
         outcome, told = _failed(error)
         summary = DatasetSummary(
@@ -94,11 +94,18 @@ def main(*, termination: Path = Path(TERMINATION_PATH), environment: Mapping[str
             failed_checks=isinstance(error, checks.ChecksFailed),
             failure=failure_of(told),
         )
-    said = f": {summary.failure.message}" if summary.failure else f": {summary.rows} rows"
+    said = f": {summary.failure.message}" if summary.failure else f": {summary.rows} rows{_memory_told()}"
     print(f"modelwright_trainer: {summary.outcome}{said}", file=sys.stderr, flush=True)
     if termination.exists():
         termination.write_text(summary.to_message())
     return summary.exit_code
+
+
+def _memory_told() -> str:
+    peak, limit = limits.peak(), limits.memory()
+    if peak is None:
+        return ""
+    return f", {peak // 2**20} MiB of memory at most" + (f" (limit {limit // 2**20} MiB)" if limit else "")
 
 
 def _read(environment: Mapping[str, str]) -> DatasetRun:
@@ -134,10 +141,12 @@ def prepare(
     con = connect(scratch, memory, workers)
     try:
         read = _ingest(run, store, con, scratch)
-        target = checks.required(read, run.target, "schema.target")
-        kept, classes = checks.classes(con, read, target)
+        if not read.rows:
+            raise DataFailed("source: it has no rows: there is nothing to train on")
+        division, read = parts.division(con, read, run.split)
+        kept, target, classes = checks.target(con, read, run.target, run.task)
         checks.check(con, kept, target, classes, run.checks)
-        placed = parts.place(con, kept.columns, target, [rows for _, rows in classes], run.split)
+        placed = parts.place(con, kept, target if classes else None, [rows for _, rows in classes], division)
         leaked = profile.leakage(con, kept)
         profiles = profile.profiles(con, kept.columns, kept.rows)
         folder = folder_uri(run.store.uri, run.namespace, run.name)
@@ -148,6 +157,7 @@ def prepare(
         namespace=run.namespace,
         name=run.name,
         source_uri=run.source_uri,
+        part_uris=run.part_uris,
         sources=kept.files,
         target=run.target,
         task=run.task,
@@ -158,7 +168,7 @@ def prepare(
         columns=profiles,
         classes=tuple(
             ClassCount.model_validate({"name": name, "rows": rows, "splits": counts})
-            for (name, rows), counts in zip(classes, placed.by_class, strict=True)
+            for (name, rows), counts in zip(classes, placed.by_class if classes else (), strict=True)
         ),
         splits={part: splits[part] for part in ("train", "validation", "test")},
         leakage=leaked,
@@ -195,27 +205,39 @@ def _published(manifest: DatasetManifest, store: Store, folder: str) -> DatasetS
 
 
 def _ingest(run: DatasetRun, store: Store, con: duckdb.DuckDBPyConnection, scratch: Path) -> Source:
-    uris = _uris(store, run.source_uri)
-    format_ = source.format_of(uris, run.source_uri)
-    if run.source_uri.startswith("file://"):
-        files = [LocalFile(uri, Path(uri.removeprefix("file://"))) for uri in uris]
-        absent = next((file for file in files if not file.path.is_file()), None)
-        if absent:
-            raise DataFailed(f"source.uri: {absent.uri}: there is no such file: mend the URI, or mount its volume")
-        return source.ingest(con, files, format_, consume=False)
+    places: list[tuple[PartName | None, str]] = (
+        [(None, run.source_uri)]
+        if run.source_uri is not None
+        else [(part, run.part_uris[part]) for part in PARTS if part in run.part_uris]
+    )
+    named = [(part, file) for part, uri in places for file in _uris(store, uri)]
+    where = " and ".join(uri for _, uri in places)
+    format_ = source.format_of([file for _, file in named], where)
+    absent = next((uri for part, uri in places if not any(one == part for one, _ in named)), None)
+    if absent:
+        source.format_of((), absent)
     folder = scratch / "source"
     folder.mkdir(exist_ok=True)
     files = []
-    for index, uri in enumerate(uris):
-        path = folder / f"{index}.{format_}"
-        try:
-            store.download(uri, path)
-        except StoreError as error:
-            if error.trouble in (Trouble.NO_OBJECT, Trouble.NO_BUCKET, Trouble.BAD_URI):
-                raise DataFailed(f"source.uri: {error}") from error
-            raise
-        files.append(LocalFile(uri, path))
-    return source.ingest(con, files, format_, consume=True)
+    for index, (part, uri) in enumerate(named):
+        if uri.startswith("file://"):
+            file = LocalFile(uri, Path(uri.removeprefix("file://")), part)
+            if not file.path.is_file():
+                raise DataFailed(f"source: {uri}: there is no such file: mend the URI, or mount its volume")
+        else:
+            file = LocalFile(uri, folder / f"{index}.{format_}", part, ours=True)
+            _download(store, file)
+        files.append(file)
+    return source.ingest(con, files, format_)
+
+
+def _download(store: Store, file: LocalFile) -> None:
+    try:
+        store.download(file.uri, file.path)
+    except StoreError as error:
+        if error.trouble in (Trouble.NO_OBJECT, Trouble.NO_BUCKET, Trouble.BAD_URI):
+            raise DataFailed(f"source: {error}") from error
+        raise
 
 
 def _uris(store: Store, uri: str) -> list[str]:

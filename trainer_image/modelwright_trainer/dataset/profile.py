@@ -127,7 +127,8 @@ def leakage(con: duckdb.DuckDBPyConnection, source: Source) -> Leakage:
 def warnings(
     columns: Sequence[ColumnProfile], classes: Sequence[tuple[str, int]], parts: Parts, leaked: Leakage
 ) -> tuple[str, ...]:
-    """What a person should look at, the gravest first; at most `WARNINGS`."""
+    """What a person should look at, the gravest first; at most `WARNINGS`. `classes` are none where nothing is to be
+    classified."""
     found = []
     if leaked.contents:
         such = " and ".join(leaked.examples[0]) if leaked.examples else ""
@@ -136,6 +137,14 @@ def warnings(
             " metrics of the test split tell too much"
         )
     constant = [column.name for column in columns if column.minimum == column.maximum and not column.infinite]
+    found += _of_classes(classes, parts) if classes else ()
+    if constant:
+        found.append(f"constant: {_listed('column', constant)}: nothing can be learned from the same value in all rows")
+    return tuple(found[:WARNINGS])
+
+
+def _of_classes(classes: Sequence[tuple[str, int]], parts: Parts) -> list[str]:
+    found = []
     total = sum(rows for _, rows in classes)
     smallest, fewest = min(classes, key=lambda one: one[1])
     largest, most = max(classes, key=lambda one: one[1])
@@ -155,9 +164,7 @@ def warnings(
         absent = [name for (name, _), counts in zip(classes, parts.by_class, strict=True) if not counts[part]]
         if absent and parts.rows[part]:
             found.append(f"{part} split without {_listed('class', absent)}")
-    if constant:
-        found.append(f"constant: {_listed('column', constant)}: nothing can be learned from the same value in all rows")
-    return tuple(found[:WARNINGS])
+    return found
 
 
 def _listed(what: str, names: Sequence[str]) -> str:

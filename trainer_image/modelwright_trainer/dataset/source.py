@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TypeVar
 
 import duckdb
-from modelwright.datasets import SUFFIXES, SourceFile
+from modelwright.datasets import SUFFIXES, PartName, SourceFile
 
 from modelwright_trainer.failures import DataFailed
 
@@ -35,10 +35,13 @@ _CSV = "auto_detect=false, header=true, delim=',', quote='\"', escape='\"', null
 
 @dataclasses.dataclass(frozen=True)
 class LocalFile:
-    """A file of the source, where it can be read from."""
+    """A file of the source, where it can be read from. `part` is the one that all its rows are in, where the user says
+    so; `ours` is a copy, which goes once it was read."""
 
     uri: str
     path: Path
+    part: PartName | None = None
+    ours: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,6 +64,10 @@ class Source:
     def rows(self) -> int:
         return sum(file.rows for file in self.files)
 
+    def without(self, column: Column) -> Source:
+        """The same rows, of which that column is no part."""
+        return dataclasses.replace(self, columns=tuple(one for one in self.columns if one != column))
+
     def column(self, name: str) -> Column | None:
         return next((column for column in self.columns if column.name == name), None)
 
@@ -76,19 +83,19 @@ def format_of(names: Sequence[str], uri: str) -> str:
     """The one format of these files. Raises DataFailed."""
     if not names:
         known = ", ".join(SUFFIXES)
-        raise DataFailed(f"source.uri: below {uri} there is no file that ends with one of {known}: upload the rows")
+        raise DataFailed(f"source: below {uri} there is no file that ends with one of {known}: upload the rows")
     formats = {name: SUFFIXES["." + name.rsplit(".", 1)[-1].lower()] for name in names}
     found = sorted(set(formats.values()))
     if len(found) > 1:
         raise DataFailed(
-            f"source.uri: below {uri} there are files of several formats ({', '.join(found)}): give each a prefix of"
+            f"source: below {uri} there are files of several formats ({', '.join(found)}): give each a prefix of"
             " its own"
         )
     return found[0]
 
 
-def ingest(con: duckdb.DuckDBPyConnection, files: Sequence[LocalFile], format_: str, *, consume: bool) -> Source:
-    """Reads the files into `TABLE`, whose rowid follows their order. `consume` removes each file once it is read.
+def ingest(con: duckdb.DuckDBPyConnection, files: Sequence[LocalFile], format_: str) -> Source:
+    """Reads the files into `TABLE`, whose rowid follows their order.
 
     Raises DataFailed naming the file and what is wrong with it.
     """
@@ -102,8 +109,8 @@ def ingest(con: duckdb.DuckDBPyConnection, files: Sequence[LocalFile], format_: 
         size = file.path.stat().st_size
         select = f"SELECT {', '.join(_cast(column) for column in columns)} FROM {_reader(file, format_, columns)}"  # noqa: S608
         count = _execute(con, file, format_, f"INSERT INTO {TABLE} {select}").fetchone()
-        read.append(SourceFile(uri=file.uri, bytes=size, rows=int(count[0]) if count else 0))
-        if consume:
+        read.append(SourceFile(uri=file.uri, bytes=size, rows=int(count[0]) if count else 0, part=file.part))
+        if file.ours:
             file.path.unlink()
     return Source(columns, tuple(read))
 

@@ -9,6 +9,7 @@ import json
 from modelwright import datasets
 from modelwright.api.base import StatusRef
 from modelwright.api.dataset import Dataset
+from modelwright.api.dataset_split import fraction
 from modelwright.api.storage import Storage, StorageStatus
 from modelwright.contract import Outcome, Split, StoreAccess
 from modelwright.controllers.dataset.observed import DATASET_LABEL, HASH_ANNOTATION
@@ -17,6 +18,7 @@ from modelwright.kube.resources import Object
 from modelwright.settings import Settings
 
 CONTAINER = "dataset"
+_PARTS: tuple[datasets.PartName, ...] = ("train", "validation", "test")
 # Beside evictions, which are not counted: a store that does not answer, a container that was killed.
 _RETRIES = 2
 _FINAL = tuple(outcome.code for outcome in Outcome if outcome.code and not outcome.retried)
@@ -48,27 +50,36 @@ def job_name(dataset: Dataset) -> str:
 
 
 def dataset_run(dataset: Dataset, storage: StorageStatus) -> datasets.DatasetRun:
-    spec, checks, split = dataset.spec, dataset.spec.checks, dataset.spec.split
+    spec, checks = dataset.spec, dataset.spec.checks
     return datasets.DatasetRun(
         namespace=dataset.metadata.namespace,
         name=dataset.metadata.name,
         source_uri=spec.source.uri,
+        part_uris={part: uri for part in _PARTS if (uri := getattr(spec.source, part)) is not None},
         store=StoreAccess(uri=storage.uri, endpoint=storage.endpoint, region=storage.region),
         target=spec.schema_.target,
         task=spec.schema_.task,
-        split=Split(
-            train=float(split.train),
-            validation=float(split.validation),
-            test=float(split.test),
-            stratify=split.stratify,
-            seed=split.seed,
-        ),
+        split=_split(dataset),
         checks=datasets.Checks(
             min_rows=checks.min_rows,
             no_missing=checks.no_missing or (),
             min_class_fraction=float(checks.min_class_fraction) if checks.min_class_fraction else None,
             unique=checks.unique or (),
         ),
+    )
+
+
+def _split(dataset: Dataset) -> Split | datasets.Given:
+    spec, split = dataset.spec, dataset.spec.split
+    if spec.source.uri is None or split.column is not None:
+        return datasets.Given(column=split.column, seed=split.seed)
+    has_classes = spec.schema_.task == "Classification"
+    return Split(
+        train=float(fraction(split, "train")),
+        validation=float(fraction(split, "validation")),
+        test=float(fraction(split, "test")),
+        stratify=has_classes if split.stratify is None else split.stratify,
+        seed=split.seed,
     )
 
 

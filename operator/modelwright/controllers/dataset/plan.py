@@ -50,7 +50,7 @@ def plan(
         words = "spec.storage.uri: required, since the operator has no default store (chart: storage.uri)"
         return Plan(_failed(blank), conditions.stalled("Succeeded", "NoStorage", words), end=old)
     job = next((job for job in jobs if job.run_hash == run_hash), None)
-    source = dataset.spec.source.uri
+    source = dataset.spec.source.said
     if job is None:
         return Plan(blank, conditions.in_progress("Succeeded", "Preparing", f"{source} is prepared"), True, old)
     own = [pod for uid, pod in pods if uid == job.uid]
@@ -109,8 +109,8 @@ def _succeeded(blank: DatasetStatus, said: DatasetSummary) -> DatasetStatus:
             "bytes": said.bytes,
             "columns": said.columns,
             "splits": SplitRows(**{part: said.splits.get(part, 0) for part in ("train", "validation", "test")}),
-            "class_count": said.class_count,
-            "classes": tuple(ClassRows(name=name, rows=rows) for name, rows in most),
+            "class_count": said.class_count or None,
+            "classes": tuple(ClassRows(name=name, rows=rows) for name, rows in most) or None,
             "warnings": tuple(one[:1024] for one in said.warnings) or None,
         }
     )
