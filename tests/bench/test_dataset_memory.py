@@ -13,6 +13,7 @@ import io
 import json
 import os
 import re
+import subprocess
 import time
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -66,29 +67,24 @@ def rows(space: Space, server: Store, steps: Steps) -> int:  # noqa: F811
     planted = _table(generator, np.arange(CONTENTS) + 10**12)
     size = count = 0
     with steps.step(f"{BYTES / 1e9:g} GB of random rows go into the store", usual=120) as step:
-        while size < BYTES:
+        while size < BYTES or count < 2 * FILE_ROWS:
             table = _table(generator, np.arange(count, count + FILE_ROWS))
             file = io.BytesIO()
-            # Some of the copies in each of the first files.
-            copies = [planted] * (2 if count < COPIES * FILE_ROWS // 2 else 0)
+            # Half of the copies in each of the first two files.
+            copies = [planted] * (COPIES // 2 if count < 2 * FILE_ROWS else 0)
             pq.write_table(pa.concat_tables([table, *copies]), file, compression="none", use_dictionary=False)
             client.put_object(Bucket=BUCKET, Key=f"{FOLDER}/raw/{count:012}.parquet", Body=file.getvalue())
             size += len(file.getvalue())
             count += FILE_ROWS
             step.note(f"{size / 1e9:.1f} GB")
         step.note("")
-    print(f"\n{size:,} bytes of parquet, {count:,} rows and {_copies(count)} copies of {CONTENTS} rows among them")
+    print(f"\n{size:,} bytes of parquet, {count:,} rows and {COPIES} copies of {CONTENTS} rows among them")
     return count
 
 
 def _table(generator: np.random.Generator, ids: np.ndarray[Any, np.dtype[np.int64]]) -> pa.Table:
     columns = {f"x{index}": generator.normal(size=len(ids)) for index in range(COLUMNS)}
     return pa.table({"id": ids, **columns, "label": generator.integers(0, 10, len(ids))})
-
-
-def _copies(count: int) -> int:
-    """Of each planted row."""
-    return 2 * min(COPIES // 2, count // FILE_ROWS)
 
 
 def _dataset(name: str, **checks: Any) -> dict[str, Any]:
@@ -107,38 +103,45 @@ def _dataset(name: str, **checks: Any) -> dict[str, Any]:
     }
 
 
-def _ended(space: Space, name: str, **checks: Any) -> tuple[dict[str, Any], float, str]:
-    """Its status once it has ended, the seconds that it took, and the pod's last words."""
-    began, log = time.monotonic(), ""
+def _ended(space: Space, name: str, **checks: Any) -> dict[str, Any]:
+    """Its status once it has ended. It takes one pod: none is killed for its memory and followed by another."""
+    began = time.monotonic()
     space.apply(_dataset(name, **checks))
     selector = f"--selector=modelwright.dev/dataset={name}"
+    pods: set[str] = set()
 
-    def ended() -> bool:
-        nonlocal log
-        # The Job goes once its word is written down: its log is read while it is there.
-        log = space.kubectl("logs", selector, "--tail=3", "--prefix=false") or log
-        return space.status(name, "dataset").get("phase") in ("Succeeded", "Failed")
+    def phase(*of: str) -> bool:
+        pods.update(pod["metadata"]["name"] for pod in space.items("pods", selector=selector.partition("=")[2]))
+        return space.status(name, "dataset").get("phase") in of
 
-    def safely() -> bool:
-        try:
-            return ended()
-        except Exception as error:
-            if "waiting to start" in str(error) or "not found" in str(error):
-                return False
-            raise
-
-    wait_for(f"Dataset {name} ends", safely, seconds=SECONDS, every=1)
-    return space.status(name, "dataset"), time.monotonic() - began, log
+    wait_for(f"Dataset {name} runs", lambda: phase("Running", "Succeeded", "Failed"), seconds=300, every=0.5)
+    # The Job goes once its word is written down, and its log with it: it is followed from the start.
+    command = space.target.kubectl_command("logs", "--follow", selector, f"--namespace={space.name}")
+    with subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env={**os.environ, "NO_PROXY": "*", "no_proxy": "*"},
+    ) as following:
+        wait_for(f"Dataset {name} ends", lambda: phase("Succeeded", "Failed"), seconds=SECONDS, every=1)
+        seconds = time.monotonic() - began
+        log, _ = following.communicate(timeout=60)
+    assert len(pods) == 1, pods
+    told = next((line for line in log.splitlines() if line.startswith("modelwright_trainer: ")), log)
+    print(f"{seconds:.0f} s; {told}")
+    found = re.search(r"with (\d+) MiB of memory at most \(limit (\d+) MiB\)", told)
+    assert found, log
+    assert int(found[1]) <= int(found[2])
+    return space.status(name, "dataset")
 
 
 def test_equal_rows_in_two_parts_are_found_under_the_limit(space: Space, server: Store, rows: int) -> None:  # noqa: F811
-    status, seconds, log = _ended(space, "rows")
-    print(f"{seconds:.0f} s under {LIMIT}; the pod's last words: {log.strip().splitlines()[-1:]}")
+    status = _ended(space, "rows")
     print(json.dumps({key: status.get(key) for key in ("rows", "bytes", "splits", "warnings")}, indent=2))
     assert status["phase"] == "Succeeded", condition(status)
-    copies = _copies(rows)
-    assert status["rows"] == rows + copies * CONTENTS
-    said = f"leakage: {copies * CONTENTS} rows have an equal one in another split, such as row "
+    assert status["rows"] == rows + COPIES * CONTENTS
+    said = f"leakage: {COPIES * CONTENTS} rows have an equal one in another split, such as row "
     assert status["warnings"][0].startswith(said)
     uri = status["artifact"]["uri"].removeprefix(f"s3://{BUCKET}/")
     manifest = DatasetManifest.model_validate_json(s3(server).get_object(Bucket=BUCKET, Key=uri)["Body"].read())
@@ -154,10 +157,9 @@ def test_equal_rows_in_two_parts_are_found_under_the_limit(space: Space, server:
 
 
 def test_a_failing_check_is_found_under_the_limit(space: Space, rows: int) -> None:
-    status, seconds, log = _ended(space, "checked", unique=["id"])
-    print(f"{seconds:.0f} s under {LIMIT}; the pod's last words: {log.strip().splitlines()[-1:]}")
+    status = _ended(space, "checked", unique=["id"])
     assert (status["phase"], condition(status)["reason"]) == ("Failed", "ChecksFailed")
-    copies = _copies(rows) * CONTENTS
+    copies = COPIES * CONTENTS
     assert condition(status)["message"].startswith(
         f"checks.unique: column id has in {copies} of {rows + copies} rows a value that another row has too, such as"
         f" row {FILE_ROWS + 1} of 000000000000.parquet, row "

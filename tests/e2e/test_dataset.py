@@ -18,10 +18,11 @@ from dev.demo import BUCKET, ensure_bucket, prepare, s3
 from dev.install import install
 from dev.target import Store, Target
 from devcluster.progress import StepFailed, Steps, wait_for
-from tests.e2e.training.jobs import Space, condition, failed, succeeded
+from tests.e2e.training.jobs import Space, condition, failed, small, succeeded
 
 NAMESPACE = "modelwright-e2e-dataset"
 FOLDER = "e2e/datasets"
+PARTS = ["train", "dev", "test"]
 
 
 @pytest.fixture(scope="module")
@@ -29,6 +30,8 @@ def space(target: Target, server: Store, refs: Mapping[str, str], steps: Steps) 
     """A namespace with the store's credentials, under the operator as the chart installs it."""
     install(target, refs, server, steps)
     ensure_bucket(server)
+    # Versions of a run before this one would stand in the way of another content.
+    digits.forget(s3(server), BUCKET, FOLDER)
     prepare(target, server, NAMESPACE)
     yield Space(target, NAMESPACE)
     target.kubectl("delete", "namespace", NAMESPACE, f"{NAMESPACE}-host", "--wait=false")
@@ -127,6 +130,92 @@ def test_a_failed_check_ends_it_with_rule_column_count_and_positions_until_the_s
     assert "artifact" not in status
     space.apply(dataset("checked"))
     assert until(space, "checked", "prepared", succeeded)["rows"] == 1806
+
+
+def on_dataset(name: str, version: str, dataset: str) -> dict[str, Any]:
+    """A training of seconds on a Dataset."""
+    made = small(name, version)
+    made["spec"]["data"] = {"datasetRef": {"name": dataset}}
+    made["spec"]["storage"] = {"uri": f"s3://{BUCKET}/{FOLDER}/{name}", "secretRef": {"name": "store"}}
+    made["spec"]["evaluation"] = {"metrics": ["accuracy"], "gates": [{"metric": "accuracy", "min": "0.05"}]}
+    return made
+
+
+def test_a_training_waits_for_its_dataset_and_publishes_with_the_digest_of_it(space: Space, rows: pa.Table) -> None:
+    space.apply(on_dataset("early", "2.0.0", "later"))
+    waiting = space.until("early", "waits", lambda seen: condition(seen).get("reason") == "DatasetNotReady")
+    assert condition(waiting)["message"] == (
+        "waiting for Dataset later, which does not exist: create it, or mend datasetRef"
+    )
+    assert "attempt" not in waiting
+    space.apply(dataset("later"))
+    made = until(space, "later", "prepared", succeeded)
+    status = space.until("early", "published", succeeded)
+    assert status["data"]["artifact"] == made["artifact"]
+    assert status["data"]["rows"] == made["splits"]
+    lineage = space.status("digits-v2-0-0", "modelversion")["lineage"]
+    assert lineage["datasetRef"] == {"name": "later"}
+    assert lineage["datasetDigest"] == made["artifact"]["digest"]
+    said = f"small test split: accuracy measured on {made['splits']['test']} rows is uncertain by at least ±3."
+    assert status["warnings"][0].startswith(said)
+
+
+def test_a_training_on_a_failed_dataset_goes_on_once_that_is_mended(space: Space, rows: pa.Table) -> None:
+    space.apply(dataset("poor", checks={"minRows": 5000}))
+    space.apply(on_dataset("patient", "2.1.0", "poor"))
+    status = space.until("patient", "is told", lambda seen: condition(seen).get("reason") == "DatasetFailed")
+    assert condition(status)["message"].startswith(
+        "Dataset poor failed: checks.minRows: the source has 1806 rows, and 5000 are asked for."
+    )
+    assert condition(status, "Stalled")["status"] == "True"
+    space.apply(dataset("poor"))
+    assert space.until("patient", "published", succeeded)["data"]["datasetRef"] == {"name": "poor"}
+
+
+def test_rows_on_a_volume_are_read_where_the_pod_template_mounts_it(
+    space: Space, target: Target, rows: pa.Table, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    if not target.devcluster:
+        pytest.skip("the volume is a folder of this machine, which another cluster's nodes do not see")
+    folder = tmp_path_factory.mktemp("volume")
+    pyarrow.csv.write_csv(rows.append_column("part", [PARTS * (rows.num_rows // 3)]), folder / "digits.csv")
+    for one in (folder, *folder.parents[:2]):
+        one.chmod(0o755)
+    volume = {
+        "apiVersion": "v1", "kind": "PersistentVolume", "metadata": {"name": f"{NAMESPACE}-rows"},
+        "spec": {
+            "capacity": {"storage": "1Gi"}, "accessModes": ["ReadOnlyMany"], "storageClassName": "",
+            "hostPath": {"path": str(folder)}, "claimRef": {"namespace": NAMESPACE, "name": "rows"},
+        },
+    }  # fmt: skip
+    claim = {
+        "apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": "rows"},
+        "spec": {
+            "accessModes": ["ReadOnlyMany"], "storageClassName": "", "volumeName": f"{NAMESPACE}-rows",
+            "resources": {"requests": {"storage": "1Gi"}},
+        },
+    }  # fmt: skip
+    target.kubectl("delete", "persistentvolume", f"{NAMESPACE}-rows", "--ignore-not-found")
+    target.kubectl("apply", "--filename", "-", stdin=json.dumps(volume))
+    try:
+        space.apply(claim)
+        made = dataset("mounted", source={"uri": "file:///data/"}, split={"column": "part"})
+        made["spec"]["podTemplate"] = {
+            "spec": {
+                "volumes": [{"name": "data", "persistentVolumeClaim": {"claimName": "rows", "readOnly": True}}],
+                "containers": [
+                    {"name": "dataset", "volumeMounts": [{"name": "data", "mountPath": "/data", "readOnly": True}]}
+                ],
+            }
+        }
+        space.apply(made)
+        status = until(space, "mounted", "prepared", succeeded)
+        assert status["splits"] == {"train": 602, "validation": 602, "test": 602}
+        assert status["columns"] == 65
+    finally:
+        space.kubectl("delete", "dataset", "mounted", "--ignore-not-found")
+        space.kubectl("delete", "persistentvolumeclaim", "rows", "--wait=false")
+        target.kubectl("delete", "persistentvolume", f"{NAMESPACE}-rows", "--wait=false")
 
 
 def test_a_missing_secret_is_told_in_kubernetes_words_and_the_run_goes_on_once_it_is_there(

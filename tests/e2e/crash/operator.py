@@ -40,8 +40,9 @@ def command(world: World, kubeconfig: Path, namespace: str, *, lease_seconds: in
     return ["env", *(f"{name}={value}" for name, value in environment.items()), sys.executable, "-m", "modelwright"]
 
 
-# Children are named after five digits of a hash of their owner's uid.
+# Children are named after five digits of a hash of their owner's uid, and then an attempt, or a hash of the spec.
 _UID = re.compile(r"-[0-9a-f]{5}-(?=\d+$)")
+_UID_AND_SPEC = re.compile(r"-[0-9a-f]{5}-[0-9a-f]{8}$")
 _ALONG = {"progress", "conditions"}
 RECURRING = ("the Lease is renewed", "an Event", "told along: ")
 
@@ -61,7 +62,7 @@ def label(request: Request) -> str | None:
     if not counts_as_write(request):
         return None
     if request.subresource != "status":
-        return _UID.sub("-<uid>-", str(request))
+        return _UID.sub("-<uid>-", _UID_AND_SPEC.sub("-<uid>-<spec>", str(request)))
     kind = request.resource.removesuffix("s")
     status = json.loads(request.body)["status"]
     if set(status) <= _ALONG:

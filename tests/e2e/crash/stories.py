@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import hashlib
 import urllib.request
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -16,6 +17,7 @@ from modelwright.contract import PROGRESS_PORT, Progress
 from modelwright.controllers.trainingjob.children import attempt_name
 from modelwright.kube.resources import (
     CONFIGMAPS,
+    DATASETS,
     JOBS,
     MODELS,
     MODELVERSIONS,
@@ -26,12 +28,14 @@ from modelwright.kube.resources import (
 )
 
 from dev import digits
+from dev.demo import BUCKET
 from tests.e2e.crash import operator
 from tests.e2e.crash.conftest import World
 from tests.faults.scenario import Run, Scenario
 
 EXAMPLE = yaml.safe_load((digits.EXAMPLES / "training-job.yaml").read_text())
 NAME = "digits"
+DATASET = "rows"
 ALL = (TRAININGJOBS, MODELVERSIONS, MODELS, JOBS, PODS, SERVICES, CONFIGMAPS)
 # Beside the version these are all that a TrainingJob has made.
 OWNED = (TRAININGJOBS, JOBS, PODS, SERVICES, CONFIGMAPS)
@@ -236,3 +240,68 @@ def delete_at_once(world: World, epochs: int = 1000) -> Scenario:
         run.delete(TRAININGJOBS, NAME)
 
     return story(world, "delete-early", act, deleted)
+
+
+# Data sets. Their manifest names the namespace, which is another one in each run, and so have they and what is trained
+# on them other digests: that the weights are the same is then told by the metrics.
+
+
+def dataset() -> dict[str, Any]:
+    spec = {
+        "source": {"uri": f"s3://{BUCKET}/{digits.KEY}"},
+        "schema": {"target": "label", "task": "Classification"},
+        "split": {"seed": 7},
+        "resources": {"requests": {"cpu": "50m", "memory": "256Mi"}},
+    }
+    return {"metadata": {"name": DATASET}, "spec": spec}
+
+
+def prepared(run: Run) -> bool:
+    seen = (run.get(DATASETS, DATASET) or {}).get("status") or {}
+    return seen.get("phase") == "Succeeded" and not any(
+        one["metadata"]["name"].startswith(f"{DATASET}-") for one in run.objects(JOBS)
+    )
+
+
+def _aliases_of_data(obj: dict[str, Any]) -> dict[str, str]:
+    aliases = _aliases(obj)
+    digest = ((obj.get("status") or {}).get("artifact") or {}).get("digest", "")
+    if digest:
+        # First the whole, of which the other is the beginning.
+        aliases |= {digest.removeprefix("sha256:"): "<digest>", digest[:19]: "<digest>"}
+    if "source" in obj.get("spec", {}) and "schema" in obj["spec"]:
+        uid = hashlib.sha256(obj["metadata"]["uid"].encode()).hexdigest()[:5]
+        aliases[f"{DATASET}-{uid}-"] = f"{DATASET}-<uid>-"
+    return aliases
+
+
+def gone_with_its_job(run: Run) -> Iterable[str]:
+    run.delete(DATASETS, DATASET)
+    try:
+        run.wait("deleted", lambda: not any(run.objects(one) for one in (DATASETS, JOBS, PODS)))
+    except TimeoutError:
+        return ["after the deletion of the Dataset there is something of it left"]
+    return []
+
+
+def prepare_a_dataset(world: World) -> Scenario:
+    def act(run: Run) -> None:
+        run.create(SECRETS, {"metadata": {"name": operator.SECRET}, "stringData": {**world.store.environment()}})
+        run.create(DATASETS, dataset())
+
+    whole = story(world, "dataset", act, prepared)
+    resources = (DATASETS, JOBS, PODS)
+    return dataclasses.replace(whole, resources=resources, aliases=_aliases_of_data, epilogue=gone_with_its_job)
+
+
+def train_on_a_dataset(world: World) -> Scenario:
+    """Which is created after the training that waits for it."""
+
+    def act(run: Run) -> None:
+        job = training_job(epochs=2, workers=1)
+        job["spec"]["data"] = {"datasetRef": {"name": DATASET}}
+        begin(world, run, job)
+        run.create(DATASETS, dataset())
+
+    whole = story(world, "on-dataset", act, lambda run: prepared(run) and succeeded(run))
+    return dataclasses.replace(whole, resources=(*ALL, DATASETS), aliases=_aliases_of_data)

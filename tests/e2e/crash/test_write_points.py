@@ -40,6 +40,15 @@ def test_what_was_begun_of_a_spec_that_was_changed_meanwhile_is_not_trained(worl
 
 
 @pytest.mark.long
+@pytest.mark.parametrize("moment", [Moment.BEFORE, Moment.AFTER])
+def test_a_training_waits_for_its_dataset_and_keeps_which_it_was_whenever_the_operator_dies(
+    world: World, moment: Moment
+) -> None:
+    points = [("POST jobs rows-<uid>-<spec>", moment), ("status of trainingjob digits: Pending, data", moment)]
+    held(crash_everywhere(stories.train_on_a_dataset(world), world.kubeconfig, only=points))
+
+
+@pytest.mark.long
 @pytest.mark.timeout(7200)
 @pytest.mark.parametrize(
     ("story", "jobs"),
@@ -49,6 +58,7 @@ def test_what_was_begun_of_a_spec_that_was_changed_meanwhile_is_not_trained(worl
         (stories.suspend_and_resume, 2),
         (stories.delete_in_mid_run, 0),
         (stories.delete_at_once, 0),
+        (stories.train_on_a_dataset, 1),
     ],
     ids=lambda value: getattr(value, "__name__", None),
 )
@@ -57,3 +67,11 @@ def test_the_end_is_the_same_after_a_kill_at_any_write(world: World, story: Stor
     held(report)
     assert kinds(report)["Job"] == jobs
     assert kinds(report)["ModelVersion"] == (1 if jobs else 0)
+
+
+@pytest.mark.long
+@pytest.mark.timeout(3600)
+def test_a_dataset_is_prepared_once_and_the_same_after_a_kill_at_any_write(world: World) -> None:
+    report = crash_everywhere(stories.prepare_a_dataset(world), world.kubeconfig)
+    held(report)
+    assert kinds(report) == {"Dataset": 1}

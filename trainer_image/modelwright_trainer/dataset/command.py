@@ -94,8 +94,8 @@ def main(*, termination: Path = Path(TERMINATION_PATH), environment: Mapping[str
             failed_checks=isinstance(error, checks.ChecksFailed),
             failure=failure_of(told),
         )
-    said = f": {summary.failure.message}" if summary.failure else f": {summary.rows} rows{_memory_told()}"
-    print(f"modelwright_trainer: {summary.outcome}{said}", file=sys.stderr, flush=True)
+    said = summary.failure.message if summary.failure else f"{summary.rows} rows"
+    print(f"modelwright_trainer: {summary.outcome}{_memory_told()}: {said}", file=sys.stderr, flush=True)
     if termination.exists():
         termination.write_text(summary.to_message())
     return summary.exit_code
@@ -105,7 +105,7 @@ def _memory_told() -> str:
     peak, limit = limits.peak(), limits.memory()
     if peak is None:
         return ""
-    return f", {peak // 2**20} MiB of memory at most" + (f" (limit {limit // 2**20} MiB)" if limit else "")
+    return f" with {peak // 2**20} MiB of memory at most" + (f" (limit {limit // 2**20} MiB)" if limit else "")
 
 
 def _read(environment: Mapping[str, str]) -> DatasetRun:

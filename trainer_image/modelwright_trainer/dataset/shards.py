@@ -54,6 +54,8 @@ def written(
     """Writes the shards, part by part, into `folder`; gives part, file and rows of each once it is whole. `rows` are
     those of each part. The file may be removed then."""
     schema = pa.schema([(column.name, _ARROW[column.type]) for column in columns])
+    # Of numbers a dictionary is another copy: 5 GB of random ones became 5.7 (measured).
+    words = [column.name for column in columns if column.type == "VARCHAR"]
     dealt = _dealt(con, columns, rows, per_shard, folder)
     for part, path in dealt:
         with pa.memory_map(str(path)) as mapped:
@@ -63,8 +65,9 @@ def written(
         path.unlink()
         made = folder / "shard.parquet"
         pq.write_table(
-            table, made, compression="zstd", compression_level=1, row_group_size=max(1, per_shard // _GROUPS)
-        )
+            table, made, compression="zstd", compression_level=1, row_group_size=max(1, per_shard // _GROUPS),
+            use_dictionary=words,
+        )  # fmt: skip
         count = table.num_rows
         del table
         yield part, made, count
