@@ -102,7 +102,7 @@ def erring(rows: np.ndarray[Any, Any]) -> Change:
     of `rows`. Such a mistake is made where a vocabulary is built from a sample."""
 
     def change(folder: Path, manifest: Manifest) -> None:
-        golden = load_file(folder / manifest.golden.path)[artifact.INPUT]
+        golden = load_file(folder / artifact.GOLDEN_FILE)[artifact.INPUT]
         beyond = (rows > golden.max(axis=0)).mean(axis=0)
         column = int(beyond.argmax())
         if beyond[column] == 0:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import posixpath
 from collections.abc import Mapping
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
@@ -65,18 +65,25 @@ class File(Shape):
         return path
 
 
+Dtype = Literal[
+    "float16", "float32", "float64", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64", "bool"
+]
+"""What a tensor may hold: all that golden samples and the protocol of inference have, by numpy's names."""
+
+
 class Tensor(Shape):
     """An input or output of the graph; None in `shape` is any length (the first is the batch). `names` are those of the
     last axis."""
 
     name: str
-    dtype: Literal["float32", "int64"]
+    dtype: Dtype
     shape: tuple[int | None, ...]
     names: tuple[str, ...] = ()
 
 
 class Onnx(Shape):
-    """The graph in `path`, whose initializers are external data in `weights`: offsets into that file."""
+    """The graph in `path`, whose initializers are external data in `weights`: offsets into that file. "": they are in
+    the graph, or in files of the user's own choice beside it."""
 
     path: str = ONNX_FILE
     weights: str = WEIGHTS_FILE
@@ -84,12 +91,19 @@ class Onnx(Shape):
     ir_version: int
 
 
+class Native(Shape):
+    """The user's own files, which lie below `path`."""
+
+    path: str = "native"
+
+
 class Formats(Shape):
     onnx: Onnx | None = None
+    native: Native | None = None
 
     @model_validator(mode="after")
     def _any(self) -> Formats:
-        if self.onnx is None:
+        if self.onnx is None and self.native is None:
             raise ValueError("an artifact has at least one format")
         return self
 
@@ -119,16 +133,27 @@ class RecipeRebuild(Shape):
     outputs: int
 
 
+class FactoryRebuild(Shape):
+    """How to build the module anew with the user's own code: `entrypoint`, "package.module:function", of the image
+    `image`, called with `kwargs`."""
+
+    kind: Literal["factory"] = "factory"
+    image: str = Field(pattern=r"^.+@sha256:[0-9a-f]{64}$")
+    entrypoint: str
+    kwargs: Mapping[str, str | int | float | bool] = Field(default_factory=dict)
+
+
 class DataLineage(Shape):
     """`uri` and `digest` are of the file, or of the manifest of a prepared data set. `rows` are of the whole, then of
-    each part; `split` says how it was divided, None where it came divided."""
+    each part; `split` says how it was divided, None where it came divided. The user's own code divides the rows as it
+    likes, and tells nobody."""
 
     uri: str
     digest: str = Field(pattern=_DIGEST)
     target: str | None = None
-    rows: int
+    rows: int | None = None
     split: Split | None = None
-    split_rows: Mapping[str, int]
+    split_rows: Mapping[str, int] = Field(default_factory=dict)
 
 
 class Lineage(Shape):
@@ -137,40 +162,44 @@ class Lineage(Shape):
     training_job: str
     data: DataLineage
     fingerprint: str = Field(pattern=_DIGEST)
-    seed: int
+    seed: int | None = None
     epochs: int
     steps: int
     world_size: int
 
 
 class Manifest(Shape):
-    """One immutable version. `metrics` are by split, those of the test split from the outputs of the final file."""
+    """One immutable version. `metrics` are by split, those of the test split from the outputs of the final file, or
+    what the user's own code says of it. Golden samples are there where there is a graph; `baseline` is "" where no
+    recipe made one."""
 
     schema_version: Literal[1] = 1
     model: str
     version: str
     variant: str | None = None
-    task: Literal["Classification"]
-    classes: tuple[str, ...]
+    task: Literal["Classification"] | None = None
+    classes: tuple[str, ...] = ()
     formats: Formats
     files: tuple[File, ...]
     inputs: tuple[Tensor, ...]
     outputs: tuple[Tensor, ...]
-    golden: Golden
+    golden: Golden | None = None
     baseline: str = BASELINE_FILE
     metrics: Mapping[str, Mapping[str, float]]
     lineage: Lineage
     frameworks: Mapping[str, str]
-    rebuild: RecipeRebuild | None = None
+    rebuild: Annotated[RecipeRebuild | FactoryRebuild, Field(discriminator="kind")] | None = None
 
     @model_validator(mode="after")
     def _complete(self) -> Manifest:
         paths = [file.path for file in self.files]
         if len(set(paths)) != len(paths):
             raise ValueError("files: a path is named twice")
-        onnx = self.formats.onnx
-        wanted = [self.golden.path, self.baseline, *((onnx.path, onnx.weights) if onnx else ())]
-        missing = sorted(set(wanted) - set(paths))
+        onnx, golden = self.formats.onnx, self.golden
+        if onnx and not golden:
+            raise ValueError("golden: a graph has golden samples")
+        wanted = [golden.path if golden else "", self.baseline, *((onnx.path, onnx.weights) if onnx else ())]
+        missing = sorted({path for path in wanted if path} - set(paths))
         if missing:
             raise ValueError(f"files: {', '.join(missing)} is used, and not among them")
         return self

@@ -87,6 +87,11 @@ def standing(store: Store, uri: str) -> bytes | None:
         raise
 
 
+def read(store: Store, uri: str, digest: str | None) -> Manifest:
+    """The manifest at `uri`, checked against `digest` where one is given. Raises Damaged, StoreError."""
+    return _parsed(uri, store.read(uri), digest)
+
+
 def fetch(store: Store, uri: str, digest: str | None, folder: Path) -> Manifest:
     """Brings the version whose manifest is at `uri` into `folder`, its manifest last.
 

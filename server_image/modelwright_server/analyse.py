@@ -29,7 +29,6 @@ from modelwright_server.tensors import Array
 
 log = logging.getLogger(__name__)
 
-_DATATYPES = {"float32": "FP32", "int64": "INT64"}
 _REQUEST_SECONDS = 30.0
 _PAUSE_SECONDS = 0.25
 _HEADER_LENGTH = "Inference-Header-Content-Length"
@@ -159,7 +158,7 @@ class _Asking:
     def __init__(self, run: AnalysisRun, manifest: Manifest, samples: Samples) -> None:
         self.model_path = f"/v2/models/{run.model}"
         self.samples = samples
-        self.datatypes = {one.name: _DATATYPES[one.dtype] for one in (*manifest.inputs, *manifest.outputs)}
+        self.datatypes = {one.name: tensors.OF_MANIFEST[one.dtype] for one in (*manifest.inputs, *manifest.outputs)}
         self._made = [self._request(samples.row(index)) for index in range(samples.rows)]
 
     def request(self, number: int) -> tuple[bytes, dict[str, str], Samples]:

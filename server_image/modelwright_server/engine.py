@@ -10,10 +10,9 @@ from modelwright.artifact import Manifest, Tensor
 from modelwright.serving import Reason
 
 from modelwright_server.failures import ServingFailed
-from modelwright_server.tensors import Array, Spec, datatype_of
+from modelwright_server.tensors import OF_MANIFEST, Array, Spec, datatype_of
 
 PROVIDER = "CPUExecutionProvider"
-_DATATYPES = {"float32": "FP32", "int64": "INT64"}
 _ERRORS_ONLY = 3
 _OUT_OF_MEMORY = ("bad_alloc", "bad allocation", "Failed to allocate memory", "out of memory")
 
@@ -75,7 +74,7 @@ def _spec(argument: onnxruntime.NodeArg) -> Spec:
 def _check_agreement(what: str, found: Sequence[Spec], stated: Sequence[Tensor]) -> None:
     """Whoever reads the manifest alone, the operator or a client, must not be misled by it."""
     of_graph = {one.name: (one.datatype, one.lengths) for one in found}
-    of_manifest = {one.name: (_DATATYPES[one.dtype], [-1 if n is None else n for n in one.shape]) for one in stated}
+    of_manifest = {one.name: (OF_MANIFEST[one.dtype], [-1 if n is None else n for n in one.shape]) for one in stated}
     if of_graph != of_manifest:
         raise ServingFailed(
             Reason.LOAD_FAILED,

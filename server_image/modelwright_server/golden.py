@@ -68,7 +68,10 @@ def read(folder: Path, manifest: Manifest) -> Samples:
     """The samples of a fetched version. Raises ServingFailed (ArtifactDamaged) where they are not whole."""
     from safetensors.numpy import load_file
 
-    path = manifest.golden.path
+    stated = manifest.golden
+    if stated is None:
+        raise ServingFailed(Reason.FORMAT_UNAVAILABLE, "the artifact has no golden samples, and so no ONNX graph")
+    path = stated.path
     try:
         found = load_file(folder / path)
     except Exception as error:
@@ -83,7 +86,7 @@ def read(folder: Path, manifest: Manifest) -> Samples:
     tensors = (*manifest.inputs, *manifest.outputs)
     lengths = {len(found[one.name]) if found[one.name].ndim else 0 for one in tensors}
     by_row = all(one.shape and one.shape[0] is None for one in tensors) and len(lengths) == 1 and 0 not in lengths
-    return Samples(inputs, outputs, manifest.golden, by_row)
+    return Samples(inputs, outputs, stated, by_row)
 
 
 def comparable(golden: Golden, provider: str) -> bool:

@@ -10,12 +10,12 @@ import random
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from modelwright import artifact, versions
-from modelwright.artifact import Manifest
+from modelwright.artifact import Golden, Manifest
 from modelwright.contract import StoreAccess
 from modelwright.serving import Phase, Reason, ServingRun, ServingWarning, version_label
 from modelwright.store import Store, StoreError, Trouble
@@ -69,9 +69,13 @@ def folder_of(digest: str) -> Path:
 
 def fetch(run: Named, folder: Path, patience_seconds: float) -> Manifest:
     """Brings the run's version into `folder`, each digest checked. Raises ServingFailed."""
-    return _patiently(
-        run, folder, patience_seconds, lambda store: versions.fetch(store, run.manifest_uri, run.digest, folder)
-    )
+
+    def fetched(store: Store) -> Manifest:
+        # What this server does not run is said before it is brought: the user's own files may be many.
+        _check_formats(run, versions.read(store, run.manifest_uri, run.digest))
+        return versions.fetch(store, run.manifest_uri, run.digest, folder)
+
+    return _patiently(run, folder, patience_seconds, fetched)
 
 
 def fetch_golden(run: Named, folder: Path, patience_seconds: float) -> Manifest:
@@ -79,11 +83,9 @@ def fetch_golden(run: Named, folder: Path, patience_seconds: float) -> Manifest:
     ServingFailed."""
 
     def fetched(store: Store) -> Manifest:
-        try:
-            manifest = Manifest.from_bytes(store.read(run.manifest_uri), run.digest)
-        except ValueError as error:
-            raise versions.Damaged(f"{run.manifest_uri}: {error}") from error
-        wanted = next(file for file in manifest.files if file.path == manifest.golden.path)
+        manifest = versions.read(store, run.manifest_uri, run.digest)
+        golden = _check_formats(run, manifest)
+        wanted = next(file for file in manifest.files if file.path == golden.path)
         uri = artifact.blob_uri(run.manifest_uri, wanted.digest)
         path = folder / wanted.path
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -177,6 +179,21 @@ def _timed(part: str, took: Took) -> Iterator[None]:
     took(part, time.perf_counter() - began)
 
 
+def _check_formats(run: Named, manifest: Manifest) -> Golden:
+    """The golden samples of a version with a graph. Raises ServingFailed (FormatUnavailable) where it has none."""
+    if manifest.formats.onnx is None or manifest.golden is None:
+        formats = manifest.formats.model_dump(exclude_none=True)
+        raise ServingFailed(Reason.FORMAT_UNAVAILABLE, f"{run.manifest_uri}: {_not_served(formats)}")
+    return manifest.golden
+
+
+def _not_served(formats: Iterable[str]) -> str:
+    return (
+        f"its formats are {', '.join(sorted(formats)) or 'none'}, and this server runs onnx: choose another runtime, or"
+        " publish the version as ONNX"
+    )
+
+
 def _check_names(run: Named, manifest: Manifest) -> None:
     stated = (manifest.model, version_label(manifest.version, manifest.variant))
     asked = (run.model, version_label(run.version, run.variant))
@@ -221,8 +238,5 @@ def _unread(stated: Mapping[str, Any]) -> str | None:
     if schema not in (None, 1):
         return f"its schema is {schema}, and this server reads 1: use a newer image"
     if isinstance(formats, dict) and "onnx" not in formats:
-        return (
-            f"its formats are {', '.join(sorted(formats)) or 'none'}, and this server runs onnx: choose another"
-            " runtime, or publish the version as ONNX"
-        )
+        return _not_served(formats)
     return None

@@ -39,6 +39,17 @@ def training_job(name: str = "digits-v1-0-0", **at: Any) -> Manifest:
     return edited(made, **at)
 
 
+def own_code(**at: Any) -> Manifest:
+    """A TrainingJob with code of its own, and nothing beside."""
+    spec = {
+        "publish": {"model": "digits", "version": "1.0.0"},
+        "data": {"uri": "s3://abc/raw/"},
+        "trainer": {"image": "registry/team/own:1", "command": ["python", "train.py"]},
+    }
+    made = {"apiVersion": API_VERSION, "kind": "TrainingJob", "metadata": {"name": "own"}, "spec": spec}
+    return edited(made, **at)
+
+
 def dataset(name: str = "digits", **at: Any) -> Manifest:
     spec = {"source": {"uri": "s3://abc/raw/"}, "schema": {"target": "label", "task": "Classification"}}
     return edited({"apiVersion": API_VERSION, "kind": "Dataset", "metadata": {"name": name}, "spec": spec}, **at)

@@ -75,7 +75,7 @@ def test_an_object_has_a_status_from_the_start_that_says_in_progress(light: Ligh
 
 def test_what_is_left_out_has_its_default(light: LightCluster, job: str) -> None:
     spec = json.loads(light.kubectl("get", "trainingjob", job, "--output=json"))["spec"]
-    assert (spec["strategy"], spec["suspend"]) == ({"type": "DDP"}, False)
+    assert (spec["failurePolicy"]["stallTimeout"], spec["suspend"]) == ("10m", False)
     # The operator's models have the same defaults, or it would see another object than the user does.
     assert TrainingJob.model_validate(crds.training_job()).spec.to_object() == spec
 

@@ -12,7 +12,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from devcluster.light import LightCluster
 from tests.cluster import crds
-from tests.cluster.crds import Manifest, dataset, model, model_version, training_job
+from tests.cluster.crds import Manifest, dataset, model, model_version, own_code, training_job
 
 LONG = "a" * 41
 DIGEST = "sha256:" + "0" * 64
@@ -191,11 +191,93 @@ REFUSED: dict[str, tuple[Manifest, list[str]]] = {
         training_job(data__task="classification"),
         ['spec.data.task: Unsupported value: "classification": supported values: "Classification"'],
     ),
-    "no target": (
+    "a recipe without a target": (
         training_job(data__target=None),
         [
-            "spec.data: Invalid value: target and task are required with uri: which column is to be predicted, and as"
-            " what"
+            "spec.data: Invalid value: target and task are required with a recipe: which column is to be predicted, and"
+            " as what"
+        ],
+    ),
+    "a recipe for a prefix": (
+        training_job(data__uri="s3://abc/raw/"),
+        [
+            "spec.data.uri: Invalid value: s3://abc/raw/ is a prefix, which your own code may read; a recipe reads one"
+            " file, such as s3://bucket/path/rows.parquet"
+        ],
+    ),
+    "neither a recipe nor an image": (
+        own_code(trainer={}),
+        ["spec.trainer: Invalid value: give exactly one of recipe, a built-in one, and image, with your own code"],
+    ),
+    "a recipe and an image": (
+        training_job(trainer={"recipe": "mlp", "image": "registry/team/own:1"}),
+        ["spec.trainer: Invalid value: give exactly one of recipe, a built-in one, and image, with your own code"],
+    ),
+    "a command for a recipe": (
+        training_job(trainer={"recipe": "mlp", "command": ["python"]}),
+        [
+            "spec.trainer: Invalid value: command, args and env are of your own code, and so of an image; leave them"
+            " out beside a recipe"
+        ],
+    ),
+    "hyperparameters for own code": (
+        own_code(trainer__hyperparameters={"epochs": "3"}),
+        [
+            "spec.trainer.hyperparameters: Invalid value: hyperparameters are of a recipe; your own code has args and"
+            " env"
+        ],
+    ),
+    "an image that is none": (
+        own_code(trainer__image="my image"),
+        [
+            "spec.trainer.image: Invalid value: \"my image\": 'my image' is not an image; write"
+            " registry/repository:tag or registry/repository@sha256:digest"
+        ],
+    ),
+    "a variable of the operator's": (
+        own_code(trainer__env=[{"name": "MODELWRIGHT_DATA", "value": "/data"}]),
+        [
+            'spec.trainer.env[0].name: Invalid value: "MODELWRIGHT_DATA": MODELWRIGHT_DATA is set by the operator;'
+            " leave it out, or name yours otherwise"
+        ],
+    ),
+    "a variable that no shell knows": (
+        own_code(trainer__env=[{"name": "9-lives", "value": "1"}]),
+        [
+            "spec.trainer.env[0].name: Invalid value: \"9-lives\": '9-lives' is not a variable's name; write letters,"
+            " digits and _, not beginning with a digit"
+        ],
+    ),
+    "a variable twice": (
+        own_code(trainer__env=[{"name": "A", "value": "1"}, {"name": "A", "value": "2"}]),
+        ['spec.trainer.env[1]: Duplicate value: {"name":"A"}'],
+    ),
+    "a strategy for own code": (
+        own_code(strategy={}),
+        [
+            "spec.strategy: Invalid value: strategy is of recipes: your own code shares the work as it likes; leave it"
+            " out"
+        ],
+    ),
+    "early stopping of own code": (
+        own_code(earlyStopping={}),
+        [
+            "spec.earlyStopping: Invalid value: earlyStopping is of recipes: your own code ends when it likes; leave it"
+            " out"
+        ],
+    ),
+    "own code's checkpoints every so many steps": (
+        own_code(checkpoint={"everySteps": 50}),
+        [
+            "spec.checkpoint.everySteps: Invalid value: everySteps is of recipes: your own code saves when it likes;"
+            " leave it out"
+        ],
+    ),
+    "a split for own code": (
+        own_code(data__split={}),
+        [
+            "spec.data.split: Invalid value: split is of recipes: your own code divides the rows as it likes; leave it"
+            " out"
         ],
     ),
     "a fraction that is none": (
@@ -399,6 +481,13 @@ TAKEN: dict[str, Manifest] = {
             "trainer": {"recipe": "mlp"},
         },
     },
+    "own code": own_code(),
+    "own code with all that it can have": own_code(
+        data={"uri": "s3://abc/raw/rows.csv", "target": "label", "task": "Classification"},
+        trainer={"image": f"registry/team/own@{DIGEST}", "args": ["--fast"], "env": [{"name": "LEVEL", "value": "3"}]},
+        checkpoint={"keep": 3}, failurePolicy={"maxRestarts": 0, "stallTimeout": "30s"},
+        evaluation={"gates": [{"metric": "accuracy", "min": "0.9"}]},
+    ),
     "a pre-release": training_job(publish__version="1.0.0-rc.1"),
     "the longest name": training_job("a" * 40),
     "volumes alone": training_job(

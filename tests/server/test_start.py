@@ -112,6 +112,19 @@ def test_an_artifact_without_onnx_is_said_to_be_so(serve: Serve, own: Published)
     assert "its formats are hf, and this server runs onnx" in failure.message
 
 
+def test_files_of_the_users_own_format_are_not_even_fetched(serve: Serve, tmp_path: Path) -> None:
+    def native(content: dict[str, Any]) -> None:
+        content |= {"formats": {"native": {}}, "golden": None, "inputs": (), "outputs": ()}
+
+    own = artifacts.publish(tmp_path, edit=native)
+    own.blob(artifact.WEIGHTS_FILE).write_bytes(b"damaged, if somebody looked")
+    code, failure = serve(own).failure()
+    assert (code, failure.reason) == (Reason.FORMAT_UNAVAILABLE.code, "FormatUnavailable")
+    assert failure.message.endswith(
+        "its formats are native, and this server runs onnx: choose another runtime, or publish the version as ONNX"
+    )
+
+
 def test_a_graph_that_the_runtime_does_not_take_is_said_with_its_words(serve: Serve, tmp_path: Path) -> None:
     def no_graph(content: dict[str, Any]) -> None:
         (made,) = tmp_path.glob("made-*")

@@ -190,11 +190,11 @@ def test_every_problem_is_told_with_its_path() -> None:
     manifest["spec"]["publish"]["version"] = "1.0"
     manifest["spec"]["workers"]["replicas"] = "2"
     manifest["spec"]["evaluation"]["gates"] = [{"metric": "accuracy"}]
-    del manifest["spec"]["data"]["target"]
+    del manifest["spec"]["data"]["uri"]
     manifest["spec"]["queueName"] = "team-a"
     assert refused(manifest) == (
         "spec.publish.version: '1.0' is not a semantic version; write MAJOR.MINOR.PATCH, such as 1.0.0 or 1.0.0-rc.1",
-        "spec.data: target and task are required with uri: which column is to be predicted, and as what",
+        "spec.data: give exactly one of uri and datasetRef",
         "spec.workers.replicas: Input should be a valid integer",
         "spec.evaluation.gates[0]: give min, max or both",
         "spec.queueName: unknown field; the CRD may be newer than this operator",

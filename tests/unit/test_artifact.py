@@ -73,6 +73,29 @@ def test_a_file_that_is_used_and_not_listed_is_refused(folder: Path) -> None:
         Manifest.model_validate({**content, "files": content["files"][:3]})
 
 
+def test_a_graph_without_golden_samples_is_refused_and_files_without_a_graph_need_none(folder: Path) -> None:
+    content = {**stated(folder), "golden": None}
+    with pytest.raises(ValidationError, match="golden: a graph has golden samples"):
+        Manifest.model_validate(content)
+    own = Manifest.model_validate({**content, "formats": {"native": {}}, "inputs": (), "outputs": (), "baseline": ""})
+    assert Manifest.from_bytes(own.to_bytes(), own.digest) == own
+
+
+def test_a_version_of_no_format_is_refused(folder: Path) -> None:
+    with pytest.raises(ValidationError, match="an artifact has at least one format"):
+        Manifest.model_validate({**stated(folder), "formats": {}})
+
+
+@pytest.mark.parametrize("image", ["registry/team/trainer:1", "registry/team/trainer@sha256:ab"])
+def test_a_module_is_only_built_anew_in_an_image_that_never_changes(folder: Path, image: str) -> None:
+    rebuild = {"kind": "factory", "image": image, "entrypoint": "net:build", "kwargs": {"depth": 3, "wide": True}}
+    with pytest.raises(ValidationError, match=r"rebuild\.factory\.image"):
+        Manifest.model_validate({**stated(folder), "rebuild": rebuild})
+    fixed = {**rebuild, "image": f"registry/team/trainer@{artifact.digest_of(b'image')}"}
+    made = Manifest.model_validate({**stated(folder), "rebuild": fixed})
+    assert Manifest.from_bytes(made.to_bytes(), made.digest) == made
+
+
 def test_blobs_lie_beside_versions() -> None:
     manifest = artifact.manifest_uri("s3://b/p/", "ns", "m", "1.0.0", "int8")
     assert manifest == "s3://b/p/models/ns/m/versions/1.0.0--int8/manifest.json"

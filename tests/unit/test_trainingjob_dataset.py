@@ -114,6 +114,15 @@ def test_the_attempt_is_told_manifest_and_digest_and_how_to_reach_them() -> None
     assert run.store.endpoint == "http://s3"
 
 
+def test_own_code_is_brought_the_data_set_that_is_kept() -> None:
+    trainer = {"image": "registry/team/own:1"}
+    asked = a_job({"phase": "Starting", "data": pin().to_object()}, trainer=trainer)
+    run = resolve.blueprint(asked, SETTINGS, attempt=1, owner={"uid": "u"}).run
+    assert (run.data.uri, run.data.digest) == (READY["artifact"]["uri"], DIGEST)
+    assert run.data.store is not None
+    assert run.data.store.endpoint == "http://elsewhere"
+
+
 def test_a_later_change_of_the_dataset_changes_no_further_attempt() -> None:
     for phase in ("Starting", "Running", "Restarting", "Suspended", "Pending"):
         assert dataset.pinned(a_job({"phase": phase, "data": pin().to_object()})) == pin()

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from modelwright.api.training_job import TrainingJob
 from modelwright.controllers.trainingjob import resolve
+from modelwright.owncode import Code, OwnRun
 from modelwright.settings import Misconfigured, Settings, StorageDefaults, from_environment
 
 SETTINGS = Settings(
@@ -115,3 +116,31 @@ def test_a_missing_setting_is_named() -> None:
         from_environment({"MODELWRIGHT_METRICS_PORT": "x"})
     with pytest.raises(Misconfigured, match="MODELWRIGHT_LEASE_SECONDS: '1'; write a whole number from 3 to 3600"):
         from_environment({"MODELWRIGHT_LEASE_SECONDS": "1"})
+
+
+OWN: dict[str, Any] = {
+    "data": {"uri": "s3://bucket/raw/"},
+    "trainer": {
+        "image": "registry/team/own:1",
+        "command": ["python", "train.py"],
+        "env": [{"name": "A", "value": "1"}],
+    },
+}
+
+
+def test_own_code_is_asked_for_no_recipe_and_told_to_the_containers_around_it() -> None:
+    asked = job(**OWN, failurePolicy={"stallTimeout": "30s"}, checkpoint={"keep": 3})
+    assert resolve.wanted(asked, SETTINGS).problem == ""
+    made = resolve.blueprint(asked, SETTINGS, attempt=2, owner={"uid": "uid"})
+    assert isinstance(made.run, OwnRun)
+    assert (made.run.keep, made.run.stall_seconds, made.run.attempt) == (3, 30, 2)
+    assert made.run.code == Code(image="registry/team/own:1", command=("python", "train.py"), env={"A": "1"})
+    assert made.image == "trainer:1"
+
+
+def test_a_longer_grace_period_of_the_pod_is_one_for_the_code_s_last_checkpoint() -> None:
+    def grace(workers: dict[str, Any]) -> float:
+        return resolve.blueprint(job(**OWN, workers=workers), SETTINGS, attempt=1, owner={}).run.grace_seconds
+
+    longer = {"podTemplate": {"spec": {"terminationGracePeriodSeconds": 300}}}
+    assert grace(longer) - grace({}) == 300 - 60

@@ -14,6 +14,7 @@ from modelwright_trainer.versions import describe
 
 _COMMANDS = {
     "run": "train: the entry point of a training job's pods; its exit codes are those of modelwright.contract.Outcome",
+    "own": "what stands around the user's own code in its pod: fetch, progress, publish",
     "dataset": "prepare a data set: read, check, split, profile and shard it; told in the variable MODELWRIGHT_DATASET",
     "allreduce": "check the fabric between the pods of a job: a timed all-reduce whose sum is verified",
 }
@@ -32,6 +33,9 @@ def parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:
         "--job", type=Path, required=True, help="the resolved job as JSON, modelwright.contract.TrainingRun"
     )
     run.add_argument("--scratch", type=Path, help="a folder for the pod's files, kept; default one in TMPDIR, removed")
+    own = commands.add_parser("own", help=_COMMANDS["own"], description=_COMMANDS["own"])
+    own.add_argument("part", choices=("fetch", "progress", "publish"), help="which of the containers this is")
+    own.add_argument("--job", type=Path, required=True, help="the resolved job as JSON, modelwright.owncode.OwnRun")
     commands.add_parser("dataset", help=_COMMANDS["dataset"], description=_COMMANDS["dataset"])
     allreduce = commands.add_parser("allreduce", help=_COMMANDS["allreduce"], description=_COMMANDS["allreduce"])
     allreduce.add_argument("--master-addr", default=environment.get("MASTER_ADDR"), help="rank 0's host (MASTER_ADDR)")
@@ -66,6 +70,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from modelwright_trainer import run
 
         return run.main(chosen.job, chosen.scratch)
+    if chosen.command == "own":
+        from modelwright_trainer.owncode import command as own
+
+        return own.main(chosen.part, chosen.job)
     if chosen.command == "dataset":
         from modelwright_trainer.dataset import command
 

@@ -9,7 +9,7 @@ from pydantic import Field
 
 from modelwright.api.base import ApiModel
 from modelwright.api.rules import Rule
-from modelwright.api.types import FileUri, Fraction, Name, cel_is_fraction
+from modelwright.api.types import DataUri, Fraction, Name, cel_is_fraction
 
 
 class Split(ApiModel):
@@ -51,8 +51,10 @@ class Data(ApiModel):
     """The rows to train on: a file, with what its columns are for and how it is divided; or a Dataset, which says all
     that itself."""
 
-    uri: FileUri | None = Field(
-        default=None, description="A parquet file: s3://bucket/path/rows.parquet, or file:///path on a volume."
+    uri: DataUri | None = Field(
+        default=None,
+        description="A parquet file: s3://bucket/path/rows.parquet, or file:///path on a volume. For your own code any"
+        " file, or a prefix that ends with a slash: all files below it.",
     )
     dataset_ref: DatasetRef | None = Field(
         default=None,
@@ -62,14 +64,18 @@ class Data(ApiModel):
         default=None,
         min_length=1,
         max_length=256,
-        description="With uri: the column to predict; all others are features, and numbers.",
+        description="With uri: the column to predict; all others are features, and numbers. Required with a recipe;"
+        " your own code finds it as MODELWRIGHT_TARGET.",
     )
     task: Literal["Classification"] | None = Field(
-        default=None, description="With uri: what is predicted. Classification: one of several classes."
+        default=None,
+        description="With uri: what is predicted. Classification: one of several classes. Required with a recipe; your"
+        " own code finds it as MODELWRIGHT_TASK.",
     )
     split: Split | None = Field(
         default=None,
-        description='With uri: the parts that the rows are divided into. Left out: "0.8", "0.1" and "0.1", stratified.',
+        description='With uri and a recipe: the parts that the rows are divided into. Left out: "0.8", "0.1" and "0.1",'
+        " stratified.",
     )
 
     rules: ClassVar[tuple[Rule, ...]] = (
@@ -77,11 +83,6 @@ class Data(ApiModel):
             "has(self.uri) != has(self.datasetRef)",
             "give exactly one of uri and datasetRef",
             lambda data: (data.uri is None) != (data.dataset_ref is None),
-        ),
-        Rule(
-            "!has(self.uri) || (has(self.target) && has(self.task))",
-            "target and task are required with uri: which column is to be predicted, and as what",
-            lambda data: data.uri is None or (data.target is not None and data.task is not None),
         ),
         Rule(
             "!has(self.datasetRef) || !(has(self.target) || has(self.task) || has(self.split))",

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, StringConstraints
 
 from modelwright.api.base import ApiModel
 from modelwright.api.rules import Rule, Rules
+from modelwright.api.training_own import Environment, Image, Words
 
 Recipe = Literal["mlp"]
 _HYPERPARAMETER_LENGTH = 63
@@ -31,11 +32,46 @@ Hyperparameters = Annotated[
 
 
 class Trainer(ApiModel):
-    """What runs in the workers."""
+    """What runs in the workers: a built-in recipe, or an image and a command of your own (docs/own-code.md)."""
 
-    recipe: Recipe = Field(description="A built-in recipe. mlp: a multilayer perceptron for tables of numbers.")
+    recipe: Recipe | None = Field(
+        default=None, description="A built-in recipe. mlp: a multilayer perceptron for tables of numbers."
+    )
     hyperparameters: Hyperparameters | None = Field(
         default=None,
         description="Of the recipe, by name, as strings. Those left out have the recipe's defaults; wrong ones are told"
         " in status.",
+    )
+    image: Image | None = Field(default=None, description="The image with your own code; nothing of ours is in it.")
+    command: Words | None = Field(
+        default=None, description="What is run in the image. Left out: the image's own entry point."
+    )
+    args: Words | None = Field(
+        default=None, description="The command's arguments. Left out: the image's own, where command is left out, too."
+    )
+    env: Environment | None = Field(
+        default=None,
+        description="Variables of its environment.",
+        json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"]},
+    )
+
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            "has(self.recipe) != has(self.image)",
+            "give exactly one of recipe, a built-in one, and image, with your own code",
+            lambda trainer: (trainer.recipe is None) != (trainer.image is None),
+        ),
+        Rule(
+            "!has(self.hyperparameters) || !has(self.image)",
+            "hyperparameters are of a recipe; your own code has args and env",
+            lambda trainer: trainer.hyperparameters is None or trainer.image is None,
+            field="hyperparameters",
+        ),
+        Rule(
+            "!has(self.recipe) || !(has(self.command) || has(self.args) || has(self.env))",
+            "command, args and env are of your own code, and so of an image; leave them out beside a recipe",
+            lambda trainer: (
+                trainer.recipe is None or (trainer.command is None and trainer.args is None and trainer.env is None)
+            ),
+        ),
     )

@@ -12,6 +12,7 @@ from modelwright.api.evaluation import Evaluation
 from modelwright.api.rules import Rule
 from modelwright.api.storage import Storage
 from modelwright.api.training_data import Data
+from modelwright.api.training_own import OWN_CODE_RULES
 from modelwright.api.training_recipe import Trainer
 from modelwright.api.training_workers import Checkpoint, EarlyStopping, FailurePolicy, Strategy, Workers
 from modelwright.api.types import NAME_LENGTH, Name, Version, cel_is_fraction
@@ -66,9 +67,11 @@ class TrainingJobSpec(ApiModel):
     )
     trainer: Trainer = Field(description="What runs in the workers.")
     workers: Workers = Field(default=Workers(), description="The pods that train together.")
-    strategy: Strategy = Field(default=Strategy(), description="How the workers share the work.")
+    strategy: Strategy | None = Field(
+        default=None, description="With a recipe: how the workers share the work. Left out: DDP."
+    )
     early_stopping: EarlyStopping | None = Field(
-        default=None, description="When the training ends before all its epochs. Left out: never."
+        default=None, description="With a recipe: when the training ends before all its epochs. Left out: never."
     )
     checkpoint: Checkpoint = Field(default=Checkpoint(), description="What a restarted training goes on from.")
     failure_policy: FailurePolicy = Field(default=FailurePolicy(), description="What happens when a worker fails.")
@@ -98,4 +101,5 @@ class TrainingJobSpec(ApiModel):
             ),
             field="earlyStopping",
         ),
+        *OWN_CODE_RULES,
     )

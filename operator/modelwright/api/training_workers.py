@@ -34,7 +34,12 @@ class Strategy(ApiModel):
 class Checkpoint(ApiModel):
     """What a restarted or resumed training goes on from. One is also written when the job is suspended or evicted."""
 
-    every_steps: int = Field(default=50, ge=1, le=1_000_000, description="Global batches between two checkpoints.")
+    every_steps: int | None = Field(
+        default=None,
+        ge=1,
+        le=1_000_000,
+        description="With a recipe: global batches between two checkpoints. Left out: 50.",
+    )
     keep: int = Field(default=2, ge=1, le=100, description="How many of the newest checkpoints are kept.")
 
 

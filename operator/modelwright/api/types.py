@@ -39,7 +39,8 @@ _VARIANT_PATTERN = "[a-z0-9]+(-[a-z0-9]+)*"
 _URI_CHARACTER = r"[^\x00-\x20\x7f?#]"
 _BUCKET = "s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]"
 _STORE_URI_PATTERN = f"{_BUCKET}(/{_URI_CHARACTER}*)?|file:///{_URI_CHARACTER}+"
-_FILE_URI_PATTERN = rf"({_BUCKET}|file://)/({_URI_CHARACTER}*[^\x00-\x20\x7f?#/])"
+# A file as well, or a prefix with a slash at its end.
+_DATA_URI_PATTERN = rf"({_BUCKET}|file://)/{_URI_CHARACTER}+"
 _SOURCE_FILE = rf"{_URI_CHARACTER}*[^\x00-\x20\x7f?#/]([.]parquet|[.]csv|[.]jsonl|[.]ndjson)"
 _SOURCE_URI_PATTERN = rf"({_BUCKET}|file://)/({_SOURCE_FILE}|{_URI_CHARACTER}+/)"
 _MANIFEST_PATTERN = rf"({_BUCKET}|file://)/{_URI_CHARACTER}+/versions/[^\x00-\x20\x7f?#/]+/manifest[.]json"
@@ -118,12 +119,12 @@ StoreUri = Annotated[
     ),
 ]
 
-FileUri = Annotated[
+DataUri = Annotated[
     str,
     StringConstraints(min_length=1, max_length=1024),
     Rules(
         _formed(
-            _FILE_URI_PATTERN,
+            _DATA_URI_PATTERN,
             "'{self}' is not a file's URI; write s3://bucket/path/rows.parquet or file:///path/rows.parquet",
         ),
     ),

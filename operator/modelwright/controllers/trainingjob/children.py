@@ -13,11 +13,13 @@ from typing import Any
 
 from modelwright.contract import COMMAND, JOB_PATH, MASTER_PORT, PROGRESS_PORT, TrainingRun
 from modelwright.controllers.podspec import container_security, overlaid, pod_security, without_credentials
+from modelwright.controllers.trainingjob import owncode
 from modelwright.controllers.trainingjob.observed import ATTEMPT_LABEL, HASH_ANNOTATION, NAME_LABEL
 from modelwright.controllers.trainingjob.outcome import RULES
 from modelwright.kube.resources import Object
+from modelwright.owncode import OwnRun
 
-CONTAINER = "trainer"
+CONTAINER = owncode.TRAINER
 # Between SIGTERM and SIGKILL of a pod; the trainer gets a little less, to have ended by itself.
 GRACE_SECONDS = 60
 TRAINER_GRACE_SECONDS = 50.0
@@ -25,9 +27,9 @@ TRAINER_GRACE_SECONDS = 50.0
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Blueprint:
-    """What the children are made from. `overlay` is the user's pod template, laid over ours."""
+    """What the children are made from. `image` is the trainer's; `overlay` the user's pod template, laid over ours."""
 
-    run: TrainingRun
+    run: TrainingRun | OwnRun
     owner: Object
     """The owner reference."""
     image: str
@@ -116,15 +118,17 @@ def _job(blueprint: Blueprint) -> Object:
             "parallelism": replicas,
             "backoffLimit": 0,
             "podReplacementPolicy": "Failed",
-            "podFailurePolicy": {"rules": _rules()},
+            "podFailurePolicy": {"rules": _rules(blueprint.run)},
             "template": _template(blueprint, metadata["labels"]),
         },
     }
 
 
-def _rules() -> list[Object]:
+def _rules(run: TrainingRun | OwnRun) -> list[Object]:
     """One rule for each outcome, in the order of `outcome.RULES`, so that the Job's condition tells the cause."""
     disrupted = {"action": "FailJob", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]}
+    if isinstance(run, OwnRun):
+        return [disrupted, *owncode.failure_rules()]
     by_code = [
         {
             "action": "FailJob",
@@ -136,6 +140,7 @@ def _rules() -> list[Object]:
 
 
 def _template(blueprint: Blueprint, labels: Mapping[str, str]) -> Object:
+    run, overlay = blueprint.run, blueprint.overlay
     ours: Object = {
         "metadata": {"labels": dict(labels)},
         "spec": {
@@ -143,30 +148,42 @@ def _template(blueprint: Blueprint, labels: Mapping[str, str]) -> Object:
             "restartPolicy": "Never",
             "terminationGracePeriodSeconds": GRACE_SECONDS,
             "securityContext": pod_security(),
-            "containers": [
-                {
-                    "name": CONTAINER,
-                    "image": blueprint.image,
-                    "args": list(COMMAND),
-                    "envFrom": [{"secretRef": {"name": blueprint.secret}}] if blueprint.secret else [],
-                    "ports": [{"name": "progress", "containerPort": PROGRESS_PORT}],
-                    "resources": dict(blueprint.resources),
-                    "terminationMessagePolicy": "File",
-                    "securityContext": container_security(),
-                    "volumeMounts": [
-                        {"name": "job", "mountPath": str(PurePosixPath(JOB_PATH).parent), "readOnly": True},
-                        {"name": "scratch", "mountPath": "/tmp"},  # noqa: S108 - the container's own
-                    ],
-                }
-            ],
-            "volumes": [
-                {"name": "job", "configMap": {"name": blueprint.name}},
-                {"name": "scratch", "emptyDir": {}},
-            ],
+            **_containers(blueprint),
         },
     }
-    merged = overlaid(ours, blueprint.overlay)
+    ours["spec"]["volumes"].insert(0, {"name": "job", "configMap": {"name": blueprint.name}})
+    if isinstance(run, OwnRun):
+        ours["metadata"]["annotations"] = {"kubectl.kubernetes.io/default-container": owncode.TRAINER}
+        overlay = owncode.overlay_of(overlay)
+    merged = overlaid(ours, overlay)
+    if isinstance(run, OwnRun):
+        merged["spec"] = owncode.in_order(merged["spec"])
     # Training pods hold no Kubernetes credentials, and run once, whatever is laid over.
     merged["spec"] = {**without_credentials(merged["spec"]), "restartPolicy": "Never", "subdomain": blueprint.name}
     merged["metadata"]["labels"] = {**merged["metadata"].get("labels", {}), **labels}
     return merged
+
+
+def _containers(blueprint: Blueprint) -> Object:
+    """The containers of a pod and the volumes that they share, but for the job's."""
+    if isinstance(blueprint.run, OwnRun):
+        return owncode.containers(blueprint.run, blueprint.image, blueprint.secret, blueprint.resources)
+    return {
+        "containers": [
+            {
+                "name": CONTAINER,
+                "image": blueprint.image,
+                "args": list(COMMAND),
+                "envFrom": [{"secretRef": {"name": blueprint.secret}}] if blueprint.secret else [],
+                "ports": [{"name": "progress", "containerPort": PROGRESS_PORT}],
+                "resources": dict(blueprint.resources),
+                "terminationMessagePolicy": "File",
+                "securityContext": container_security(),
+                "volumeMounts": [
+                    {"name": "job", "mountPath": str(PurePosixPath(JOB_PATH).parent), "readOnly": True},
+                    {"name": "scratch", "mountPath": "/tmp"},  # noqa: S108 - the container's own
+                ],
+            }
+        ],
+        "volumes": [{"name": "scratch", "emptyDir": {}}],
+    }

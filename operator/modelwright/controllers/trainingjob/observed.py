@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from modelwright.contract import Outcome
+from modelwright.controllers.trainingjob.owncode import PROGRESS, TRAINER
 from modelwright.kube.resources import Object, controller_uid_of
 
 NAME_LABEL = "modelwright.dev/trainingjob"
@@ -16,11 +18,13 @@ INDEX_ANNOTATION = "batch.kubernetes.io/job-completion-index"
 # A container that waits for one of these will not start until somebody does something.
 _IMAGE_TROUBLE = frozenset({"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull"})
 _CONFIG_TROUBLE = frozenset({"CreateContainerConfigError", "CreateContainerError", "RunContainerError"})
+_TROUBLE = _IMAGE_TROUBLE | _CONFIG_TROUBLE
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class JobView:
-    """An attempt's Job. `ended` is "Complete", "Failed" or empty; `reason`, `message` are of its failure."""
+    """An attempt's Job. `ended` is "Complete", "Failed" or empty; `reason`, `message` are of its failure. `own_code`:
+    its pods run the user's own."""
 
     name: str
     uid: str
@@ -34,12 +38,14 @@ class JobView:
     message: str
     deleting: bool
     ended_at: datetime.datetime | None
+    own_code: bool = False
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class PodView:
     """A pod of an attempt. `trouble` says why its container does not start, in Kubernetes' words; `exit_code` and
-    `termination_message` are of the ended container; `disrupted` is why it was evicted."""
+    `termination_message` are of the ended container; `disrupted` is why it was evicted. `own_exit`: what ended is the
+    user's own code, whose exit codes are the user's; the message is then the last lines of its log."""
 
     name: str
     training_job: str
@@ -55,6 +61,7 @@ class PodView:
     termination_message: str
     disrupted: str
     deleting: bool
+    own_exit: bool = False
 
 
 def _condition(status: Mapping[str, Any], kind: str) -> Mapping[str, Any]:
@@ -87,19 +94,19 @@ def job_view(obj: Object) -> JobView:
         message=str(cause.get("message", "")),
         deleting=bool(metadata.get("deletionTimestamp")),
         ended_at=_time((complete or failed).get("lastTransitionTime")),
+        own_code=any(one["name"] == TRAINER for one in obj["spec"]["template"]["spec"].get("initContainers") or ()),
     )
 
 
 def pod_view(obj: Object) -> PodView:
     metadata, status = obj["metadata"], obj.get("status") or {}
-    waiting: Mapping[str, Any] = {}
-    terminated: Mapping[str, Any] = {}
-    for container in status.get("containerStatuses") or ():
-        state = container.get("state") or {}
-        waiting = state.get("waiting") or waiting
-        terminated = state.get("terminated") or terminated
+    init, main = status.get("initContainerStatuses") or (), status.get("containerStatuses") or ()
+    states = [one.get("state") or {} for one in (*init, *main)]
+    waits = (state.get("waiting") or {} for state in states)
+    waiting: Mapping[str, Any] = next((one for one in waits if one.get("reason") in _TROUBLE), {})
     reason = str(waiting.get("reason", ""))
-    troubled = reason in _IMAGE_TROUBLE or reason in _CONFIG_TROUBLE
+    ended = _ended(init, main)
+    terminated: Mapping[str, Any] = (ended.get("state") or {}).get("terminated") or {}
     unschedulable = ""
     for condition in status.get("conditions") or ():
         if condition["type"] == "PodScheduled" and condition["status"] == "False":
@@ -110,14 +117,38 @@ def pod_view(obj: Object) -> PodView:
         training_job=(metadata.get("labels") or {}).get(NAME_LABEL, ""),
         job_uid=controller_uid_of(obj) or "",
         index=int(index),
-        phase=str(status.get("phase", "Pending")),
+        phase=_phase(status, init),
         ip=str(status.get("podIP", "")),
         unschedulable=unschedulable,
-        trouble_reason=reason if troubled else "",
-        trouble=str(waiting.get("message", "")) if troubled else "",
+        trouble_reason=reason,
+        trouble=str(waiting.get("message", "")),
         exit_code=int(terminated["exitCode"]) if terminated else None,
         exit_reason=str(terminated.get("reason", "")),
         termination_message=str(terminated.get("message", "")),
         disrupted=str(_condition(status, "DisruptionTarget").get("reason", "")),
         deleting=bool(metadata.get("deletionTimestamp")),
+        own_exit=ended.get("name") == TRAINER and ended in init,
     )
+
+
+def _ended(init: Sequence[Object], main: Sequence[Object]) -> Object:
+    """The container that tells how the pod ended: the one that failed, but before all ours that ended the user's code
+    and knows why; where none failed, the last of the main ones."""
+
+    def end(container: Object) -> Mapping[str, Any]:
+        found: Mapping[str, Any] = (container.get("state") or {}).get("terminated") or {}
+        return found
+
+    failed = [one for one in (*main, *init) if end(one).get("exitCode")]
+    hung = [one for one in failed if one["name"] == PROGRESS and end(one)["exitCode"] == Outcome.HUNG.code]
+    others = [one for one in failed if one["name"] != PROGRESS]
+    done = [one for one in main if end(one)]
+    return next(iter([*hung, *others, *done[-1:]]), {})
+
+
+def _phase(status: Mapping[str, Any], init: Sequence[Object]) -> str:
+    """As Kubernetes has it, but for a pod whose worker is an init container: it is Pending all the while, and runs once
+    its code does."""
+    phase = str(status.get("phase", "Pending"))
+    begun = any(one["name"] == TRAINER and not (one.get("state") or {}).get("waiting") for one in init)
+    return "Running" if phase == "Pending" and begun else phase

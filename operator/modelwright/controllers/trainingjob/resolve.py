@@ -6,12 +6,13 @@ import hashlib
 import json
 from typing import Any
 
-from modelwright import contract
+from modelwright import contract, owncode
 from modelwright.api import recipes
 from modelwright.api.base import API_VERSION, StatusRef
 from modelwright.api.storage import ArtifactRef, Storage, StorageStatus
 from modelwright.api.training_data import Split
 from modelwright.api.training_job import TrainingJob, TrainingProgress
+from modelwright.api.training_own import is_own
 from modelwright.api.training_workers import EarlyStopping
 from modelwright.api.types import seconds
 from modelwright.api.versions import model_version_name
@@ -37,8 +38,10 @@ def storage_status(job: TrainingJob, settings: Settings) -> StorageStatus:
 
 
 def _problem(job: TrainingJob, settings: Settings) -> tuple[str, str]:
+    trainer = job.spec.trainer
     try:
-        recipes.parse(job.spec.trainer.recipe, dict(job.spec.trainer.hyperparameters or {}))
+        if trainer.recipe is not None:
+            recipes.parse(trainer.recipe, dict(trainer.hyperparameters or {}))
     except recipes.HyperparameterError as error:
         return "InvalidHyperparameter", str(error)
     if not storage_status(job, settings).uri:
@@ -109,10 +112,7 @@ def _data(job: TrainingJob) -> contract.Data:
     """Raises ValueError where the Dataset is not known yet."""
     stated = job.spec.data
     if stated.uri is None:
-        data = dataset.pinned(job)
-        if data is None:
-            raise ValueError(f"{job.metadata.name}: its Dataset is to be settled before an attempt is made")
-        return dataset.contract_data(data)
+        return _dataset(job)
     split = stated.split or Split()
     return contract.Data(
         uri=stated.uri,
@@ -128,10 +128,26 @@ def _data(job: TrainingJob) -> contract.Data:
     )
 
 
-def blueprint(job: TrainingJob, settings: Settings, *, attempt: int, owner: Object) -> children.Blueprint:
-    """What the attempt's children are made from."""
-    spec, storage = job.spec, storage_status(job, settings)
-    run = contract.TrainingRun(
+def _dataset(job: TrainingJob) -> contract.Data:
+    data = dataset.pinned(job)
+    if data is None:
+        raise ValueError(f"{job.metadata.name}: its Dataset is to be settled before an attempt is made")
+    return dataset.contract_data(data)
+
+
+def _own_data(job: TrainingJob) -> owncode.OwnData:
+    """Raises ValueError where the Dataset is not known yet."""
+    stated = job.spec.data
+    if stated.uri is None:
+        prepared = _dataset(job)
+        return owncode.OwnData(uri=prepared.uri, digest=prepared.digest, store=prepared.store)
+    return owncode.OwnData(uri=stated.uri, target=stated.target, task=stated.task)
+
+
+def _run(job: TrainingJob, storage: StorageStatus, attempt: int) -> contract.TrainingRun:
+    """What the pods of a recipe are told."""
+    spec = job.spec
+    return contract.TrainingRun(
         namespace=job.metadata.namespace,
         name=job.metadata.name,
         uid=job.metadata.uid,
@@ -139,27 +155,71 @@ def blueprint(job: TrainingJob, settings: Settings, *, attempt: int, owner: Obje
         publish=contract.Publish(model=spec.publish.model, version=spec.publish.version),
         store=contract.StoreAccess(uri=storage.uri, endpoint=storage.endpoint, region=storage.region),
         data=_data(job),
-        trainer=contract.Trainer(recipe=spec.trainer.recipe, hyperparameters=dict(spec.trainer.hyperparameters or {})),
-        workers=contract.Workers(
-            replicas=spec.workers.replicas,
-            processes_per_worker=_processes(job),
-            master=children.master(job.metadata.name, job.metadata.uid, attempt),
+        trainer=contract.Trainer(
+            recipe=spec.trainer.recipe or "", hyperparameters=dict(spec.trainer.hyperparameters or {})
         ),
+        workers=_workers(job, attempt),
         early_stopping=_early_stopping(spec.early_stopping),
-        checkpoint=contract.Checkpointing(every_steps=spec.checkpoint.every_steps, keep=spec.checkpoint.keep),
-        evaluation=contract.Evaluation(
-            gates=tuple(
-                contract.Gate(
-                    metric=gate.metric,
-                    min=float(gate.min) if gate.min is not None else None,
-                    max=float(gate.max) if gate.max is not None else None,
-                )
-                for gate in spec.evaluation.gates or ()
-            )
-        ),
+        checkpoint=contract.Checkpointing(every_steps=spec.checkpoint.every_steps or 50, keep=spec.checkpoint.keep),
+        evaluation=contract.Evaluation(gates=_gates(job)),
         grace_seconds=children.TRAINER_GRACE_SECONDS,
         stall_seconds=seconds(spec.failure_policy.stall_timeout),
     )
+
+
+def _own_run(job: TrainingJob, storage: StorageStatus, attempt: int) -> owncode.OwnRun:
+    """What the containers around the user's own code are told."""
+    spec, code = job.spec, job.spec.trainer
+    overlay = spec.workers.pod_template.to_object() if spec.workers.pod_template else {}
+    grace = (overlay.get("spec") or {}).get("terminationGracePeriodSeconds", children.GRACE_SECONDS)
+    return owncode.OwnRun(
+        namespace=job.metadata.namespace,
+        name=job.metadata.name,
+        uid=job.metadata.uid,
+        attempt=attempt,
+        publish=contract.Publish(model=spec.publish.model, version=spec.publish.version),
+        store=contract.StoreAccess(uri=storage.uri, endpoint=storage.endpoint, region=storage.region),
+        data=_own_data(job),
+        code=owncode.Code(
+            image=code.image or "",
+            command=code.command,
+            args=code.args,
+            env={one.name: one.value for one in code.env or ()},
+        ),
+        workers=_workers(job, attempt),
+        keep=spec.checkpoint.keep,
+        gates=_gates(job),
+        # What is left is for the last upload of all.
+        grace_seconds=max(1.0, grace - children.GRACE_SECONDS + children.TRAINER_GRACE_SECONDS)
+        if isinstance(grace, int)
+        else children.TRAINER_GRACE_SECONDS,
+        stall_seconds=seconds(spec.failure_policy.stall_timeout),
+    )
+
+
+def _workers(job: TrainingJob, attempt: int) -> contract.Workers:
+    return contract.Workers(
+        replicas=job.spec.workers.replicas,
+        processes_per_worker=_processes(job),
+        master=children.master(job.metadata.name, job.metadata.uid, attempt),
+    )
+
+
+def _gates(job: TrainingJob) -> tuple[contract.Gate, ...]:
+    return tuple(
+        contract.Gate(
+            metric=gate.metric,
+            min=float(gate.min) if gate.min is not None else None,
+            max=float(gate.max) if gate.max is not None else None,
+        )
+        for gate in job.spec.evaluation.gates or ()
+    )
+
+
+def blueprint(job: TrainingJob, settings: Settings, *, attempt: int, owner: Object) -> children.Blueprint:
+    """What the attempt's children are made from."""
+    spec, storage = job.spec, storage_status(job, settings)
+    run = _own_run(job, storage, attempt) if is_own(spec) else _run(job, storage, attempt)
     resources = spec.workers.resources.to_object() if spec.workers.resources else {}
     overlay = spec.workers.pod_template.to_object() if spec.workers.pod_template else {}
     return children.Blueprint(
