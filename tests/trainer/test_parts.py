@@ -26,7 +26,10 @@ def test_a_checkpoint_s_metadata_can_name_no_function(tmp_path: Path) -> None:
 def test_a_checkpoint_without_metadata_does_not_exist() -> None:
     names = ["step-00000020-attempt-1/.metadata", "step-00000040-attempt-1/__0_0.distcp",
              "step-00000020-attempt-2/.metadata", "step-00000020-attempt-2/state.json", "other/.metadata"]  # fmt: skip
-    assert [str(name) for name in checkpoint.complete(names)] == ["step-00000020-attempt-2", "step-00000020-attempt-1"]
+    assert [str(name) for name in checkpoint.complete(names, checkpoint.METADATA)] == [
+        "step-00000020-attempt-2",
+        "step-00000020-attempt-1",
+    ]
 
 
 @pytest.mark.parametrize(

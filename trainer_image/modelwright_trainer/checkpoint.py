@@ -9,10 +9,8 @@ apart from those of the attempt that took over.
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import pickle
-import re
 import shutil
 import sys
 from collections.abc import Mapping
@@ -26,9 +24,10 @@ from modelwright.contract import TrainingRun
 from modelwright.store import Store, StoreError, Trouble
 from modelwright.versions import Damaged, file_entry
 
+from modelwright_trainer.checkpointname import Name, complete
+
 METADATA = ".metadata"
 STATE = "state.json"
-_NAME = re.compile(r"^step-(\d{8,})-attempt-(\d+)$")
 # All that a checkpoint of tensors is described by. `.metadata` is a pickle, and a pickle may name any function.
 _DESCRIPTION = "torch.distributed.checkpoint.metadata"
 _NAMED = {
@@ -41,30 +40,8 @@ _NAMED = {
 }  # fmt: skip
 
 
-@dataclasses.dataclass(frozen=True, order=True)
-class Name:
-    """A checkpoint's folder: newest is greatest."""
-
-    step: int
-    attempt: int
-
-    def __str__(self) -> str:
-        return f"step-{self.step:08d}-attempt-{self.attempt}"
-
-    @classmethod
-    def parse(cls, text: str) -> Name | None:
-        found = _NAME.match(text)
-        return cls(int(found.group(1)), int(found.group(2))) if found else None
-
-
 def folder_uri(run: TrainingRun) -> str:
     return f"{run.store.uri.rstrip('/')}/checkpoints/{run.namespace}/{run.name}/{run.uid}"
-
-
-def complete(names: list[str]) -> list[Name]:
-    """The checkpoints that exist among the paths of their folder, newest first."""
-    parsed = (Name.parse(path.split("/")[0]) for path in names if path.endswith(f"/{METADATA}"))
-    return sorted((name for name in parsed if name), reverse=True)
 
 
 class _Unpickler(pickle.Unpickler):
@@ -124,7 +101,7 @@ class Checkpoints:
     def _remove_old(self, newest: Name) -> None:
         """Keeps the newest ones up to `newest`; those of later attempts are none of this attempt's business."""
         paths = self._store.names(self._uri)
-        ours = [name for name in complete(paths) if name <= newest and name.attempt <= newest.attempt]
+        ours = [name for name in complete(paths, METADATA) if name <= newest and name.attempt <= newest.attempt]
         for old in ours[self._run.checkpoint.keep :]:
             prefix = f"{old}/"
             # `.metadata` first: what is half removed does not exist.
@@ -156,7 +133,7 @@ class Checkpoints:
         return None
 
     def _listed(self) -> list[Name]:
-        listed: list[Any] = [complete(self._store.names(self._uri)) if self._rank == 0 else None]
+        listed: list[Any] = [complete(self._store.names(self._uri), METADATA) if self._rank == 0 else None]
         dist.broadcast_object_list(listed, src=0)
         names: list[Name] = listed[0]
         return names

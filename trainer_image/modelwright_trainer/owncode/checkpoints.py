@@ -9,7 +9,6 @@ attempt in the name keeps a late attempt's files apart from those of the attempt
 
 from __future__ import annotations
 
-import dataclasses
 import re
 import shutil
 from collections.abc import Iterable
@@ -22,7 +21,9 @@ from modelwright.store import Store, StoreError, Trouble
 from modelwright.versions import Damaged, file_entry
 from pydantic import ValidationError
 
-_NAME = re.compile(r"^step-(\d{8,})-attempt-(\d+)$")
+from modelwright_trainer import checkpointname
+from modelwright_trainer.checkpointname import Name
+
 _LOCAL = re.compile(r"^(0|[1-9]\d{0,17})$")
 
 
@@ -33,30 +34,13 @@ class Whole(Shape):
     files: tuple[artifact.File, ...]
 
 
-@dataclasses.dataclass(frozen=True, order=True)
-class Name:
-    """A checkpoint's folder in the store: newest is greatest."""
-
-    step: int
-    attempt: int
-
-    def __str__(self) -> str:
-        return f"step-{self.step:08d}-attempt-{self.attempt}"
-
-    @classmethod
-    def parse(cls, text: str) -> Name | None:
-        found = _NAME.match(text)
-        return cls(int(found.group(1)), int(found.group(2))) if found else None
-
-
 def folder_uri(run: OwnRun) -> str:
     return f"{run.store.uri.rstrip('/')}/checkpoints/{run.namespace}/{run.name}/{run.uid}/own"
 
 
 def stored(paths: Iterable[str]) -> list[Name]:
     """The checkpoints that exist among the paths of their folder, newest first."""
-    parsed = (Name.parse(path.split("/")[0]) for path in paths if path.endswith(f"/{DONE}") and path.count("/") == 1)
-    return sorted((name for name in parsed if name), reverse=True)
+    return checkpointname.complete(paths, DONE)
 
 
 def complete(folder: Path) -> list[int]:
