@@ -160,6 +160,7 @@ def test_a_training_waits_for_its_dataset_and_publishes_with_the_digest_of_it(sp
     assert status["warnings"][0].startswith(said)
 
 
+@pytest.mark.long
 def test_a_training_on_a_failed_dataset_goes_on_once_that_is_mended(space: Space, rows: pa.Table) -> None:
     space.apply(dataset("poor", checks={"minRows": 5000}))
     space.apply(on_dataset("patient", "2.1.0", "poor"))
@@ -172,6 +173,7 @@ def test_a_training_on_a_failed_dataset_goes_on_once_that_is_mended(space: Space
     assert space.until("patient", "published", succeeded)["data"]["datasetRef"] == {"name": "poor"}
 
 
+@pytest.mark.long
 def test_rows_on_a_volume_are_read_where_the_pod_template_mounts_it(
     space: Space, target: Target, rows: pa.Table, tmp_path_factory: pytest.TempPathFactory
 ) -> None:

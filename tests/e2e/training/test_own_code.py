@@ -122,6 +122,7 @@ def test_a_command_that_fails_is_told_with_its_exit_code_and_its_last_words(spac
     assert condition(seen, "Stalled")["status"] == "True"
 
 
+@pytest.mark.long
 def test_code_that_leaves_nothing_is_told_what_to_leave(space: Space, image: str) -> None:
     space.apply(script("own-empty", image, "true"))
     seen = space.until("own-empty", "fails", failed)
@@ -129,6 +130,7 @@ def test_code_that_leaves_nothing_is_told_what_to_leave(space: Space, image: str
     assert "left neither model.onnx nor files in native/" in condition(seen)["message"]
 
 
+@pytest.mark.long
 def test_an_image_that_does_not_come_is_told_in_kubernetes_words(space: Space) -> None:
     space.apply(own("own-image", "a.invalid/no:1"))
     seen = space.until("own-image", "says why", lambda seen: condition(seen).get("reason") == "ErrImagePull")
@@ -139,6 +141,7 @@ def test_an_image_that_does_not_come_is_told_in_kubernetes_words(space: Space) -
     space.kubectl("delete", "trainingjob", "own-image")
 
 
+@pytest.mark.long
 def test_a_suspended_training_goes_on_from_the_checkpoint_that_its_code_saved_last(space: Space, image: str) -> None:
     slow = [{"name": "EPOCHS", "value": "8"}, {"name": "PAUSE", "value": "2"}]
     space.apply(own("own-suspended", image, env=slow))
@@ -162,6 +165,7 @@ def test_a_suspended_training_goes_on_from_the_checkpoint_that_its_code_saved_la
     assert epochs == list(range(done + 1, 9)), "no epoch is trained twice, and none is left out"
 
 
+@pytest.mark.long
 def test_workers_find_each_other_by_the_variables_that_launchers_read(space: Space, image: str) -> None:
     code = """
 import os, socket
@@ -185,6 +189,7 @@ else:
     space.until("own-pair", "succeeds", succeeded)
 
 
+@pytest.mark.long
 def test_a_version_of_an_own_format_is_not_served_and_says_so(space: Space, image: str) -> None:
     space.apply(script("own-native", image, "mkdir $MODELWRIGHT_OUTPUT/native; echo x > $MODELWRIGHT_OUTPUT/native/w"))
     space.until("own-native", "succeeds", succeeded)
@@ -200,6 +205,7 @@ def test_a_version_of_an_own_format_is_not_served_and_says_so(space: Space, imag
     assert "its formats are native, and this server runs onnx" in told["message"]
 
 
+@pytest.mark.long
 def test_code_that_tells_of_its_progress_and_hangs_is_ended(space: Space, image: str) -> None:
     words = "echo '{\"step\": 7}' > $MODELWRIGHT_PROGRESS; exec sleep 3600"
     policy = {"maxRestarts": 0, "stallTimeout": "10s"}
