@@ -55,8 +55,6 @@ CHILDREN = (DEPLOYMENTS, REPLICASETS, PODS, SERVICES, JOBS)
 ALL = (INFERENCESERVICES, MODELS, MODELVERSIONS, *CHILDREN)
 # Of the client's rows every fourth makes the erring version fail, and no other.
 _EVERY_FOURTH = 4
-# Longer than it need be: with servers that start on all sides a busy machine may keep a renewal waiting for 2 s.
-_LEASE_SECONDS = 5
 _MODES: tuple[load.Mode, ...] = ("keepalive", "new")
 _SETTLING = {"active", "previous", "failed", "acted"}
 
@@ -222,9 +220,7 @@ class Story:
     def scenario(self) -> Scenario:
         return Scenario(
             name=self.name,
-            command=lambda run: operator.command(
-                self.versions.world, run.kubeconfig, run.namespace, lease_seconds=_LEASE_SECONDS
-            ),
+            command=lambda run: operator.command(self.versions.world, run.kubeconfig, run.namespace),
             act=lambda run: self.act(self, run),
             settled=self.settled,
             resources=ALL,

@@ -22,7 +22,8 @@ def operator(target: Target, server: Store, refs: Mapping[str, str], steps: Step
     install(target, refs, server, steps)
     ensure_bucket(server)
     digits.upload(s3(server), BUCKET)
-    digits.forget(s3(server), BUCKET, "e2e/")
+    for folder in ("e2e/", f"artifacts/models/{NAMESPACE}/"):
+        digits.forget(s3(server), BUCKET, folder)
     return target
 
 
