@@ -157,7 +157,7 @@ def run(steps: Steps) -> None:
         prepare(target, server, NAMESPACE)
         install(target, refs, server, steps)
         digits.upload(s3(server), BUCKET)
-        digits.forget(s3(server), BUCKET, f"artifacts/models/{NAMESPACE}/")
+        digits.forget_all(s3(server), BUCKET, NAMESPACE)
         digits.train(target, NAMESPACE, steps)
         with steps.step("fetch the version, check its digests, measure it with ONNX Runtime", usual=2):
             measured = digits.measure(target, server, NAMESPACE)

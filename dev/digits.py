@@ -18,10 +18,10 @@ from modelwright.contract import StoreAccess
 from modelwright.store import Store as ArtifactStore
 from sklearn.datasets import load_digits
 
+from dev import examples
 from dev.target import Store, Target
 from devcluster.progress import Hopeless, Step, StepFailed, Steps, wait_for
 
-EXAMPLES = Path(__file__).parent.parent / "examples" / "digits"
 KEY = "raw/digits.parquet"
 JOB = "digits-v1-0-0"
 PIXELS = 64
@@ -45,6 +45,12 @@ def forget(client: Any, bucket: str, folder: str) -> None:
     for page in client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=folder):
         for found in page.get("Contents", []):
             client.delete_object(Bucket=bucket, Key=found["Key"])
+
+
+def forget_all(client: Any, bucket: str, namespace: str) -> None:
+    """Removes what the example's objects in that namespace have written."""
+    for kind in ("models", "datasets", "checkpoints"):
+        forget(client, bucket, f"artifacts/{kind}/{namespace}/")
 
 
 def status_of(target: Target, kind: str, name: str, namespace: str) -> dict[str, Any]:
@@ -80,15 +86,17 @@ def train(target: Target, namespace: str, steps: Steps) -> None:
     """`kubectl apply` of the example, from nothing, until its version is published."""
     target.kubectl(
         "delete",
-        "inferenceservices,trainingjobs,modelversions,models",
+        "inferenceservices,trainingjobs,modelversions,models,datasets",
         "--all",
         "--namespace",
         namespace,
         "--wait",
         timeout=90,
     )
-    with steps.step("kubectl apply of examples/digits: train on 2 workers, evaluate, publish", usual=45) as step:
-        target.kubectl("apply", "--namespace", namespace, "--filename", str(EXAMPLES))
+    with steps.step(
+        "kubectl apply of examples/digits: rows are checked, 2 workers train, 1.0.0 is published", usual=60
+    ) as step:
+        target.kubectl("apply", "--namespace", namespace, "--filename", str(examples.DIGITS))
         await_trained(target, namespace, step)
         step.note("")
 

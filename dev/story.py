@@ -20,7 +20,7 @@ import tritonclient.http as triton
 import yaml
 from sklearn.datasets import load_digits
 
-from dev import digits, releases
+from dev import digits, examples, releases
 from dev.releases import Release
 from dev.target import Store, Target, forwarded
 from dev.traffic import CLIENTS, Result, Traffic, table
@@ -48,7 +48,7 @@ class Repository:
     def __init__(self, folder: Path, target: Target, namespace: str) -> None:
         self._folder, self._target, self._namespace = folder, target, namespace
         self._git("init", "--quiet")
-        self.commit("stable: 1.0.0", yaml.safe_load((digits.EXAMPLES / "model.yaml").read_text()))
+        self.commit("stable: 1.0.0", yaml.safe_load((examples.DIGITS / "model.yaml").read_text()))
 
     def _git(self, *words: str) -> str:
         who = ["-c", "user.name=demo", "-c", "user.email=demo@localhost", "-c", "commit.gpgsign=false"]
@@ -153,7 +153,7 @@ def tell(stage: Stage) -> Told:
     with steps.step("predictions of all 1,797 rows by a client of the protocol (tritonclient)", usual=3):
         told.accuracy["1.0.0"] = accuracy(stage)
     with steps.step("kubectl apply of examples/digits/v1-1-0: train 1.1.0", usual=20) as step:
-        stage.target.kubectl("apply", "--namespace", stage.namespace, "--filename", str(digits.EXAMPLES / "v1-1-0"))
+        stage.target.kubectl("apply", "--namespace", stage.namespace, "--filename", str(examples.DIGITS / "v1-1-0"))
         digits.await_trained(stage.target, stage.namespace, step, name="digits-v1-1-0")
         step.note("")
     with TemporaryDirectory() as folder, _clients(stage) as traffic:

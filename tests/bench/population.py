@@ -12,7 +12,6 @@ from collections.abc import Awaitable, Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-import yaml
 from modelwright.kube.client import Client
 from modelwright.kube.resources import (
     JOBS,
@@ -25,7 +24,9 @@ from modelwright.kube.resources import (
     owner_reference,
 )
 
-EXAMPLE: Object = yaml.safe_load((Path(__file__).parents[2] / "examples" / "digits" / "training-job.yaml").read_text())
+from dev import examples
+
+EXAMPLE: Object = examples.training_job()
 AT = "2026-01-01T00:00:00Z"
 VERSIONS_PER_MODEL = 10
 NAMESPACES = Resource("", "v1", "namespaces", "Namespace", namespaced=False)

@@ -16,9 +16,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import pytest
-import yaml
 
-from dev import digits, images
+from dev import digits, examples, images
 from dev.demo import BUCKET, prepare, s3
 from dev.install import NAMESPACE as OPERATOR_NAMESPACE
 from dev.install import install
@@ -30,7 +29,7 @@ from tests.bench import audit
 NAMESPACE = "modelwright-bench-steady"
 SECONDS = float(os.environ.get("STEADY_SECONDS", "120"))
 FINISHED = 3
-EXAMPLE = yaml.safe_load((digits.EXAMPLES / "training-job.yaml").read_text())
+EXAMPLE = examples.training_job()
 USER = f"system:serviceaccount:{OPERATOR_NAMESPACE}:modelwright"
 ALLOWED = frozenset({"leases", "trainingjobs/status"})
 

@@ -7,14 +7,13 @@ import json
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from dev import examples
 from devcluster.light import LightCluster
 from devcluster.progress import StepFailed
 
 ROOT = Path(__file__).parents[2]
 CRDS = sorted((ROOT / "crds").glob("*.yaml"))
-EXAMPLES = sorted((ROOT / "examples" / "digits").glob("*.yaml"))
+EXAMPLES = sorted((ROOT / "examples").rglob("*.yaml"))
 API_VERSION = "modelwright.dev/v1alpha1"
 NOT_ALL_CHECKED = (
     "some validation rules were not checked because the object was invalid; correct the existing errors to complete"
@@ -34,7 +33,7 @@ def install(cluster: LightCluster) -> str:
 
 def training_job(name: str = "digits-v1-0-0", **at: Any) -> Manifest:
     """The example's TrainingJob. `at` sets fields of its spec, by path with `__` for a dot; None removes one."""
-    made: Manifest = yaml.safe_load((ROOT / "examples" / "digits" / "training-job.yaml").read_text())
+    made: Manifest = examples.training_job()
     made["metadata"]["name"] = name
     return edited(made, **at)
 

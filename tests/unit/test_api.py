@@ -25,12 +25,9 @@ from modelwright.crdgen import structural
 from modelwright.crdgen.__main__ import drift, main, write
 from pydantic import BaseModel, Field, ValidationError
 
+from dev import examples
+
 ROOT = Path(__file__).parents[2]
-
-
-def example() -> dict[str, Any]:
-    made: dict[str, Any] = yaml.safe_load((ROOT / "examples/digits/training-job.yaml").read_text())
-    return made
 
 
 def refused(manifest: dict[str, Any]) -> tuple[str, ...]:
@@ -161,7 +158,7 @@ def test_a_message_says_the_refused_value_in_cel_and_in_python() -> None:
 
 
 def test_a_real_object_is_read_with_all_that_the_api_server_adds() -> None:
-    manifest = example()
+    manifest = examples.training_job()
     manifest["metadata"] |= {
         "namespace": "team-a", "uid": "0b1c", "resourceVersion": "12", "generation": 3,
         "creationTimestamp": "2026-01-02T03:04:05Z", "managedFields": [{"manager": "kubectl"}],
@@ -177,7 +174,7 @@ def test_a_real_object_is_read_with_all_that_the_api_server_adds() -> None:
 
 
 def test_the_overlay_of_a_pod_is_kept_as_it_was_written() -> None:
-    manifest = example()
+    manifest = examples.training_job()
     overlay = {"spec": {"nodeSelector": {"disk_type": "ssd"}, "tolerations": [{"key": "gpu", "operator": "Exists"}]}}
     manifest["spec"]["workers"]["podTemplate"] = overlay
     job = TrainingJob.model_validate(manifest)
@@ -186,7 +183,7 @@ def test_the_overlay_of_a_pod_is_kept_as_it_was_written() -> None:
 
 
 def test_every_problem_is_told_with_its_path() -> None:
-    manifest = example()
+    manifest = examples.training_job()
     manifest["spec"]["publish"]["version"] = "1.0"
     manifest["spec"]["workers"]["replicas"] = "2"
     manifest["spec"]["evaluation"]["gates"] = [{"metric": "accuracy"}]
@@ -214,7 +211,7 @@ def test_two_broken_rules_of_one_object_are_two_lines() -> None:
 
 
 def test_what_a_newer_operator_wrote_in_status_is_passed_over() -> None:
-    manifest = example() | {"status": {"phase": "Running", "energy": "3kWh"}}
+    manifest = examples.training_job() | {"status": {"phase": "Running", "energy": "3kWh"}}
     assert TrainingJob.model_validate(manifest).status == TrainingJobStatus(phase="Running")
 
 

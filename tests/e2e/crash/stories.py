@@ -12,7 +12,6 @@ import urllib.request
 from collections.abc import Callable, Iterable
 from typing import Any
 
-import yaml
 from modelwright.contract import PROGRESS_PORT, Progress
 from modelwright.controllers.trainingjob.children import attempt_name
 from modelwright.kube.resources import (
@@ -27,13 +26,13 @@ from modelwright.kube.resources import (
     TRAININGJOBS,
 )
 
-from dev import digits
+from dev import digits, examples
 from dev.demo import BUCKET
 from tests.e2e.crash import operator
 from tests.e2e.crash.conftest import World
 from tests.faults.scenario import Run, Scenario
 
-EXAMPLE = yaml.safe_load((digits.EXAMPLES / "training-job.yaml").read_text())
+EXAMPLE = examples.training_job()
 NAME = "digits"
 DATASET = "rows"
 ALL = (TRAININGJOBS, MODELVERSIONS, MODELS, JOBS, PODS, SERVICES, CONFIGMAPS)

@@ -15,7 +15,7 @@ import pytest
 import yaml
 from sklearn.datasets import load_digits
 
-from dev import digits, releases
+from dev import digits, examples, releases
 from dev.demo import BUCKET, prepare, s3
 from dev.install import install
 from dev.releases import Release
@@ -25,7 +25,7 @@ from devcluster.progress import StepFailed, Steps, wait_for
 
 NAMESPACE = "modelwright-e2e-serving"
 MODEL = "digits"
-EXAMPLE = yaml.safe_load((digits.EXAMPLES / "inference-service.yaml").read_text())
+EXAMPLE = yaml.safe_load((examples.DIGITS / "inference-service.yaml").read_text())
 # Short, so that a test of many upgrades ends; what is promised does not hang on the lengths.
 ROLLOUT = {
     "minReadySeconds": 1,
@@ -182,7 +182,7 @@ def space(target: Target, server: Store, refs: Mapping[str, str], steps: Steps) 
     made = Space(target, server, refs["server"], steps)
     # What a run that was cut off has left knows of versions that the store holds no more.
     made.kubectl("delete", "inferenceservices,trainingjobs,modelversions,models", "--all", "--wait")
-    job = yaml.safe_load((digits.EXAMPLES / "training-job.yaml").read_text())
+    job = examples.training_job()
     job["spec"]["storage"]["uri"] = f"s3://{BUCKET}/e2e-serving"
     # As good as its gate asks, and no better: what is tested here is how it is served.
     job["spec"]["trainer"]["hyperparameters"] |= {"epochs": "4"}

@@ -22,8 +22,8 @@ def operator(target: Target, server: Store, refs: Mapping[str, str], steps: Step
     install(target, refs, server, steps)
     ensure_bucket(server)
     digits.upload(s3(server), BUCKET)
-    for folder in ("e2e/", f"artifacts/models/{NAMESPACE}/"):
-        digits.forget(s3(server), BUCKET, folder)
+    digits.forget(s3(server), BUCKET, "e2e/")
+    digits.forget_all(s3(server), BUCKET, NAMESPACE)
     return target
 
 

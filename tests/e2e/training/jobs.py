@@ -8,14 +8,12 @@ import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import yaml
-
-from dev import digits
+from dev import digits, examples
 from dev.demo import BUCKET
 from dev.target import Target
 from devcluster.progress import StepFailed, wait_for
 
-EXAMPLE = yaml.safe_load((digits.EXAMPLES / "training-job.yaml").read_text())
+EXAMPLE = examples.training_job()
 
 
 def training_job(name: str, version: str, **spec: Any) -> dict[str, Any]:

@@ -18,13 +18,13 @@ import pytest
 import yaml
 from sklearn.datasets import load_digits
 
-from dev import digits, images
+from dev import digits, examples, images
 from dev.demo import BUCKET, s3
 from dev.target import Store, Target
 from devcluster.progress import Steps, wait_for
 from tests.e2e.training.jobs import Space, condition, failed, has_checkpoint, succeeded
 
-FOLDER = digits.EXAMPLES.parent / "own-code"
+FOLDER = examples.DIGITS.parent / "own-code"
 EXAMPLE = yaml.safe_load((FOLDER / "training-job.yaml").read_text())
 PIXELS, LABELS = load_digits(return_X_y=True)
 
@@ -68,7 +68,7 @@ def script(name: str, image: str, words: str, **spec: Any) -> dict[str, Any]:
 
 
 def service(name: str) -> dict[str, Any]:
-    made: dict[str, Any] = yaml.safe_load((digits.EXAMPLES / "inference-service.yaml").read_text())
+    made: dict[str, Any] = yaml.safe_load((examples.DIGITS / "inference-service.yaml").read_text())
     made["metadata"] = {"name": name}
     made["spec"] |= {"model": {"name": name, "version": "1.0.0"}, "replicas": 1}
     made["spec"]["resources"] = {"requests": {"cpu": "20m", "memory": "96Mi"}}
