@@ -8,9 +8,14 @@ import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from modelwright import artifact
+from modelwright.artifact import Manifest
+from modelwright.contract import StoreAccess
+from modelwright.store import Store as ArtifactStore
+
 from dev import digits, examples
 from dev.demo import BUCKET
-from dev.target import Target
+from dev.target import Store, Target
 from devcluster.progress import StepFailed, wait_for
 
 EXAMPLE = examples.training_job()
@@ -97,3 +102,16 @@ class Space:
         except StepFailed as late:
             raise AssertionError(f"{late.reason}; its status: {json.dumps(last)}") from late
         return last
+
+
+def files(space: Space, server: Store, version: str) -> tuple[dict[str, str], list[dict[str, float]]]:
+    """The digests of a version's files by name, and the losses of its epochs."""
+    published = space.status(version, "modelversion")["artifact"]
+    keys = {"AWS_ACCESS_KEY_ID": server.access_key, "AWS_SECRET_ACCESS_KEY": server.secret_key}
+    access = StoreAccess(uri=published["uri"], endpoint=server.outside, region=server.region)
+    store = ArtifactStore(access, keys)
+    content = store.read(published["uri"])
+    assert artifact.digest_of(content) == published["digest"]
+    digests = {file.path: file.digest for file in Manifest.from_bytes(content).files}
+    history = store.read(artifact.blob_uri(published["uri"], digests[artifact.HISTORY_FILE]))
+    return digests, json.loads(history)["epochs"]
