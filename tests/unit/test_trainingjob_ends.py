@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import pytest
 from modelwright.contract import Failure, Outcome, Progress, Published
+from modelwright.controllers.trainingjob.lost import LostPods
 from modelwright.controllers.trainingjob.outcome import RULES, failure
 from modelwright.controllers.trainingjob.plan import Publish, Start, Suspend
+from modelwright.kube.resources import Key
 
 from tests.unit.training_story import Story, story
 from tests.unit.training_world import failed, pod, summary
@@ -161,6 +163,24 @@ def test_an_attempt_is_kept_with_its_steps_when_its_job_and_pods_are_gone() -> N
     assert (end["number"], end["workers"], end["fromStep"], end["toStep"]) == (1, 2, 20, 35)
     assert (end["reason"], end["message"], end["counted"]) == ("WorkerCrashed", "worker 0: Error: no luck", True)
     assert told.status["restarts"] == {"counted": 1, "notCounted": 0}, "its Job's deletion makes it none the less"
+
+
+def test_what_a_pod_says_last_is_kept_though_it_is_deleted_at_once() -> None:
+    lost, key = LostPods(), Key("team", "digits")
+    words = summary(Outcome.PREEMPTED, step=77)
+    lost.keep(key, pod(0, phase="Running", exit_code=20, termination_message=words))
+    lost.keep(key, pod(1))
+    (kept,) = lost.of(key)
+    assert (kept.phase, kept.exit_code) == ("Failed", 20), "it cannot be waited for"
+    told = story()
+    told.edit(suspend=True)
+    told.look()
+    told.end_pods()
+    told.pods = lost.of(key)
+    told.look()
+    assert told.status["history"][0]["toStep"] == 77
+    lost.forget(key)
+    assert lost.of(key) == []
 
 
 def test_the_history_is_bounded() -> None:

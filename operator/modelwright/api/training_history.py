@@ -16,7 +16,7 @@ class AttemptEnd(StatusModel):
 
     number: int = Field(ge=1, description="Which attempt.")
     workers: int = Field(default=0, ge=0, description="How many workers it had.")
-    reason: str = Field(max_length=64, description="Why it ended; docs/training-jobs.md lists the reasons.")
+    reason: str = Field(max_length=64, description="Why it ended; docs/training-operations.md lists the reasons.")
     message: str = Field(default="", max_length=MESSAGE_LENGTH, description="Why, for people.")
     counted: bool = Field(default=False, description="Whether it counts against failurePolicy.maxRestarts.")
     from_step: int | None = Field(

@@ -48,7 +48,10 @@ def failure_of(job: JobView, pods: Sequence[PodView], told: Told) -> Failure:
     newest = job.attempt == told.attempt
     noted = Failure(told.reason, told.message, retried=True, counted=False) if told.reason in DISRUPTIONS else None
     found = failure(job, pods, noted if newest else None)
-    return dataclasses.replace(found, step=told.step) if newest and found.step is None else found
+    if not newest or found.step is not None:
+        return found
+    # Code that tells of no steps is always at the same one.
+    return dataclasses.replace(found, step=(told.step or 0) if job.own_code else told.step)
 
 
 def recorded(
@@ -71,7 +74,9 @@ def recorded(
     missing = told.attempt and told.attempt not in ends and all(job.attempt != told.attempt for job in attempts)
     if missing and _left_behind(made, told.attempt):
         # Its Job is gone; where it was ours to end it, the condition said why.
-        failed = Failure(*_words_of_deletion(told), retried=True, counted=False, step=told.step)
+        there = {job.uid for job in attempts}
+        step = last_step((pod for pod in pods if pod.job_uid not in there), told)
+        failed = Failure(*_words_of_deletion(told), retried=True, counted=False, step=step)
         ends[told.attempt] = End(told.attempt, failed, wanted.run_hash, now, 0)
     return tuple(ends[attempt] for attempt in sorted(ends))[-HISTORY_LENGTH:]
 
@@ -105,9 +110,11 @@ def _end(wanted: Wanted, job: JobView, pods: Sequence[PodView], made: Plan, told
     elif job.run_hash != wanted.run_hash:
         reason, words = change(wanted, job)
         reason = "Resized" if reason == "Resizing" else "SpecChanged"
-    steps = [
-        said.step
-        for pod in pods
-        if pod.job_uid == job.uid and (said := Summary.from_message(pod.termination_message)) is not None
-    ]
-    return Failure(reason, words, retried=True, counted=False, step=max(steps, default=told.step))
+    step = last_step((pod for pod in pods if pod.job_uid == job.uid), told)
+    return Failure(reason, words, retried=True, counted=False, step=step)
+
+
+def last_step(pods: Iterable[PodView], told: Told) -> int | None:
+    """The last step that the pods told of in the end, or else status."""
+    said = [Summary.from_message(pod.termination_message) for pod in pods]
+    return max((one.step for one in said if one is not None), default=told.step)

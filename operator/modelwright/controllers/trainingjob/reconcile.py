@@ -16,6 +16,7 @@ from modelwright.controllers.modelversion.observed import VersionView
 from modelwright.controllers.shell import Clock, NameTaken, Objects, create_once, now
 from modelwright.controllers.trainingjob import children, cleanup, dataset, resolve
 from modelwright.controllers.trainingjob.ends import attempts_of
+from modelwright.controllers.trainingjob.lost import LostPods
 from modelwright.controllers.trainingjob.observed import (
     NAME_LABEL,
     SHRINK_ANNOTATION,
@@ -62,6 +63,7 @@ class TrainingJobController:
         pods: Reflector[PodView],
         versions: Reflector[VersionView],
         datasets: Objects,
+        lost: LostPods,
         *,
         clock: Clock = now,
     ) -> None:
@@ -72,6 +74,7 @@ class TrainingJobController:
         self._pods = pods
         self._versions = versions
         self._datasets = datasets
+        self._lost = lost
         self._clock = clock
         self._progress_session: aiohttp.ClientSession | None = None
         # Rank 0 of many jobs is read under one budget, so that a slow pod costs others nothing.
@@ -85,6 +88,7 @@ class TrainingJobController:
         obj = self._objects.get(key)
         if obj is None or obj["metadata"].get("deletionTimestamp"):
             # Its children are owned, and go with it; what it published stays.
+            self._lost.forget(key)
             return None
         try:
             job = TrainingJob.model_validate(obj)
@@ -92,9 +96,10 @@ class TrainingJobController:
             await self._stall(obj, "InvalidSpec", "; ".join(problems(error)))
             return None
         if job.status.phase in ENDED and job.status.observed_generation == job.metadata.generation:
+            self._lost.forget(key)
             return await self._clean_up(obj, job)
         jobs = self._jobs.owned_by(job.metadata.uid)
-        pods = [pod for one in jobs for pod in self._pods.owned_by(one.uid)]
+        pods = [pod for one in jobs for pod in self._pods.owned_by(one.uid)] + self._lost.of(key)
         wanted = resolve.wanted(job, self._settings)
         version = self._versions.get(Key(key.namespace, wanted.version_name))
         if version is not None and version.training_job != key.name:
@@ -111,7 +116,7 @@ class TrainingJobController:
             if seen is None:
                 self._objects.forget(key)
                 return None
-            jobs, pods = seen
+            jobs, pods = seen[0], seen[1] + self._lost.of(key)
             made = plan(wanted, jobs, pods, published=published, now=self._clock(), told=told)
         job, made = await self._settled(job, made)
         try:
@@ -126,6 +131,9 @@ class TrainingJobController:
             return None
         progress = await self._progress(jobs, pods) if made.phase == "Running" else None
         await self._write(obj, job, made, progress)
+        if isinstance(made.action, Start) or made.phase in {*ENDED, "Suspended"}:
+            # What is known of the attempts before is in status.
+            self._lost.forget(key)
         if isinstance(made.action, Publish):
             # Only now: the version is read from this status.
             await self._publish(job)
