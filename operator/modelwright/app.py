@@ -29,6 +29,7 @@ from modelwright.controllers.modelversion.observed import (
 from modelwright.controllers.modelversion.reconcile import ModelVersionController
 from modelwright.controllers.shell import Objects
 from modelwright.controllers.trainingjob import observed as training
+from modelwright.controllers.trainingjob.lost import LostPods
 from modelwright.controllers.trainingjob.reconcile import TrainingJobController
 from modelwright.kube import kopfsettings
 from modelwright.kube.cache import OnChange
@@ -82,7 +83,10 @@ class Operator:
         # TrainingJobs by the Dataset that they refer to, or once referred to.
         self._readers: dict[Key, set[Key]] = {}
         jobs = self._children(TRAININGJOBS, JOBS, training.job_view, training.NAME_LABEL, lambda job: job.training_job)
-        pods = self._children(TRAININGJOBS, PODS, training.pod_view, training.NAME_LABEL, lambda pod: pod.training_job)
+        lost = LostPods()
+        pods = self._children(
+            TRAININGJOBS, PODS, training.pod_view, training.NAME_LABEL, lambda pod: pod.training_job, gone=lost.keep
+        )
         self._versions: Reflector[VersionView] = self._reflector(
             MODELVERSIONS,
             version_view,
@@ -90,7 +94,7 @@ class Operator:
             indexes={"model": lambda view: (Key(view.key.namespace, view.model),)},
         )
         self._training = TrainingJobController(
-            client, settings, self._objects[TRAININGJOBS], jobs, pods, self._versions, self._objects[DATASETS]
+            client, settings, self._objects[TRAININGJOBS], jobs, pods, self._versions, self._objects[DATASETS], lost
         )
         version = ModelVersionController(
             client,
@@ -142,12 +146,15 @@ class Operator:
         project: Callable[[Object], T],
         label: str,
         of: Callable[[T], str],
+        gone: Callable[[Key, T], None] | None = None,
         **options: Any,
     ) -> Reflector[T]:
         """Children that bear `label`; a change of one wakes the owner of the name `of` it, which is enough: a pod's own
-        owner is a Job or a ReplicaSet."""
+        owner is a Job or a ReplicaSet. `gone` is told of the owner's key, and of the child as it was last."""
 
         def changed(key: Key, old: T | None, new: T | None) -> None:
+            if gone is not None and old is not None and new is None:
+                gone(Key(key.namespace, of(old)), old)
             for view in (old, new):
                 if view is not None:
                     self._queues[owner].add(Key(key.namespace, of(view)))

@@ -331,6 +331,40 @@ REFUSED: dict[str, tuple[Manifest, list[str]]] = {
         training_job(workers__replicas=65),
         ["spec.workers.replicas: Invalid value: 65: spec.workers.replicas in body should be less than or equal to 64"],
     ),
+    "fewer workers than none": (
+        training_job(workers={"replicas": 2, "minReplicas": 3}),
+        ["spec.workers.minReplicas: Invalid value: minReplicas 3 is above replicas 2; write at most as many"],
+    ),
+    "a queue and fewer workers": (
+        training_job(queueName="team-a", workers={"replicas": 2, "minReplicas": 1}),
+        [
+            "spec.workers.minReplicas: Invalid value: minReplicas is for want of room, and a queue finds room for all"
+            " workers or none; leave out one of them"
+        ],
+    ),
+    "a queue that cannot be": (
+        training_job(queueName="Team A"),
+        [
+            "spec.queueName: Invalid value: \"Team A\": 'Team A' is not a queue's name; write lower-case letters,"
+            " digits, hyphens and dots"
+        ],
+    ),
+    "a priority that is no class": (
+        training_job(workers={"priorityClassName": "-1"}),
+        [
+            "spec.workers.priorityClassName: Invalid value: \"-1\": '-1' is not a PriorityClass; write lower-case"
+            " letters, digits, hyphens and dots"
+        ],
+    ),
+    "a deadline that passes at once": (
+        training_job(failurePolicy={"activeDeadline": "1s"}),
+        ["spec.failurePolicy.activeDeadline: Invalid value: activeDeadline is '1s'; write 10s to 8760h"],
+    ),
+    "a cleaning up that never comes": (
+        training_job(cleanup={"after": "9000h"}),
+        ["spec.cleanup.after: Invalid value: after is '9000h'; write 0s to 8760h"],
+    ),
+    "a cleaning up without a time": (training_job(cleanup={}), ["spec.cleanup.after: Required value"]),
     "a stall timeout that an ordinary step would pass": (
         training_job(failurePolicy={"stallTimeout": "1s"}),
         ["spec.failurePolicy.stallTimeout: Invalid value: stallTimeout is '1s'; write 10s to 24h"],
@@ -489,6 +523,12 @@ TAKEN: dict[str, Manifest] = {
         evaluation={"gates": [{"metric": "accuracy", "min": "0.9"}]},
     ),
     "a pre-release": training_job(publish__version="1.0.0-rc.1"),
+    "workers that may be fewer": training_job(
+        workers={"replicas": 4, "minReplicas": 1, "priorityClassName": "low"},
+        cleanup={"after": "0s"},
+        failurePolicy={"activeDeadline": "24h"},
+    ),
+    "a queue": training_job(queueName="team-a.b"),
     "the longest name": training_job("a" * 40),
     "volumes alone": training_job(
         data__uri="file:///data/x.parquet",

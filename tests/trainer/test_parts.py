@@ -9,7 +9,7 @@ import pytest
 import torch
 from modelwright.contract import Outcome
 from modelwright.store import StoreError, Trouble
-from modelwright_trainer import checkpoint, failures, limits, run
+from modelwright_trainer import checkpoint, failures, limits
 
 
 class _Evil:
@@ -69,6 +69,9 @@ def test_threads_follow_the_container_s_cpu_limit(quota: str, processes: int, ex
 
 
 def test_the_kernel_s_kills_are_counted(tmp_path: Path) -> None:
+    assert limits.oom_kills(tmp_path) == 0
+    (tmp_path / "memory").mkdir()
+    (tmp_path / "memory" / "memory.oom_control").write_text("oom_kill_disable 0\nunder_oom 0\noom_kill 1\n")
+    assert limits.oom_kills(tmp_path) == 1
     (tmp_path / "memory.events").write_text("low 0\noom 3\noom_kill 2\n")
-    assert run.oom_kills(tmp_path / "memory.events") == 2
-    assert run.oom_kills(tmp_path / "nothing") == 0
+    assert limits.oom_kills(tmp_path) == 2

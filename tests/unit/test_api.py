@@ -188,13 +188,13 @@ def test_every_problem_is_told_with_its_path() -> None:
     manifest["spec"]["workers"]["replicas"] = "2"
     manifest["spec"]["evaluation"]["gates"] = [{"metric": "accuracy"}]
     del manifest["spec"]["data"]["uri"]
-    manifest["spec"]["queueName"] = "team-a"
+    manifest["spec"]["queue"] = "team-a"
     assert refused(manifest) == (
         "spec.publish.version: '1.0' is not a semantic version; write MAJOR.MINOR.PATCH, such as 1.0.0 or 1.0.0-rc.1",
         "spec.data: give exactly one of uri and datasetRef",
         "spec.workers.replicas: Input should be a valid integer",
         "spec.evaluation.gates[0]: give min, max or both",
-        "spec.queueName: unknown field; the CRD may be newer than this operator",
+        "spec.queue: unknown field; the CRD may be newer than this operator",
     )
 
 

@@ -320,6 +320,15 @@ def test_the_limit_is_read_of_either_version_of_control_groups(
     assert limits.memory(tmp_path) == limit
 
 
+@pytest.mark.parametrize("file", ["memory.peak", "memory/memory.max_usage_in_bytes"])
+def test_the_peak_is_read_of_either_version_of_control_groups(tmp_path: Path, file: str) -> None:
+    assert limits.memory_peak(tmp_path) is None
+    (tmp_path / file).parent.mkdir(exist_ok=True)
+    (tmp_path / file).write_text("536608768\n")
+    assert limits.binary(limits.memory_peak(tmp_path) or 0) == "511.8Mi"
+    assert limits.binary(2 * 1024**3) == "2Gi"
+
+
 def test_the_command_ends_with_the_outcome_and_its_words(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text("x,label\n1,0\n2,1\n")
     run = DatasetRun(

@@ -7,7 +7,17 @@ import datetime
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from modelwright.kube.conditions import Fact, State, achieved, in_progress, kstatus, merge, merge_dicts, stalled
+from modelwright.kube.conditions import (
+    Fact,
+    State,
+    achieved,
+    in_progress,
+    kstatus,
+    merge,
+    merge_dicts,
+    stalled,
+    state_of,
+)
 
 T0 = datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC)
 T1 = T0 + datetime.timedelta(minutes=1)
@@ -16,6 +26,20 @@ T1 = T0 + datetime.timedelta(minutes=1)
 def _object(state: State) -> dict[str, object]:
     conditions = merge_dicts([], state, generation=1, now=T0)
     return {"metadata": {"generation": 1}, "status": {"conditions": conditions}}
+
+
+@pytest.mark.parametrize(
+    "state",
+    [
+        achieved("Ready", "Served"),
+        in_progress("Succeeded", "Training", "on its way"),
+        stalled("Ready", "Refused", "mend it", Fact("Other", "True", "So")),
+    ],
+)
+def test_what_conditions_say_can_be_said_again_without_a_change(state: State) -> None:
+    said = merge_dicts((), state, generation=1, now=T0)
+    again = state_of(said, state.main.type)  # type: ignore[arg-type]
+    assert merge_dicts(said, again, generation=1, now=T1) == said
 
 
 def test_the_transition_time_moves_only_with_the_status() -> None:

@@ -105,6 +105,19 @@ def test_one_rule_is_enough_for_exit_codes_that_are_the_user_s() -> None:
     assert ended == {"action": "FailJob", "onExitCodes": {"operator": "NotIn", "values": [0]}}
 
 
+def test_devices_of_resource_claims_are_the_code_s() -> None:
+    overlay = {
+        "spec": {
+            "resourceClaims": [{"name": "gpu", "resourceClaimTemplateName": "one-gpu"}],
+            "containers": [{"name": "trainer", "resources": {"claims": [{"name": "gpu"}]}}],
+        }
+    }
+    assert spec(overlay)["resourceClaims"] == overlay["spec"]["resourceClaims"]
+    made = named(overlay)
+    assert made["trainer"]["resources"]["claims"] == [{"name": "gpu"}]
+    assert not any("claims" in made[name]["resources"] for name in ("fetch", "progress", "publish"))
+
+
 # What is seen of it
 
 RUNNING, WAITING = {"running": {}}, {"waiting": {"reason": "PodInitializing"}}

@@ -76,6 +76,41 @@ def test_an_overlay_adds_to_named_lists_and_keeps_what_the_trainer_needs() -> No
     assert spec["containers"][0]["image"] == "trainer:1"
 
 
+def test_devices_of_resource_claims_reach_the_pod_and_the_trainer() -> None:
+    overlay = {
+        "spec": {
+            "resourceClaims": [{"name": "gpu", "resourceClaimTemplateName": "one-gpu"}],
+            "containers": [{"name": "trainer", "resources": {"claims": [{"name": "gpu"}]}}],
+        }
+    }
+    spec = made(overlay)[2]["spec"]["template"]["spec"]
+    assert spec["resourceClaims"] == overlay["spec"]["resourceClaims"]
+    assert spec["containers"][0]["resources"] == {"limits": {"nvidia.com/gpu": 1}, "claims": [{"name": "gpu"}]}
+
+
+def test_workers_are_spread_or_kept_apart_from_other_trainings_by_the_labels_that_they_bear() -> None:
+    spread = [
+        {
+            "maxSkew": 1, "topologyKey": "kubernetes.io/hostname", "whenUnsatisfiable": "DoNotSchedule",
+            "labelSelector": {"matchLabels": {"modelwright.dev/trainingjob": "digits"}},
+            "matchLabelKeys": ["modelwright.dev/attempt"],
+        }
+    ]  # fmt: skip
+    alone = {"podAntiAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": []}}
+    template = made({"spec": {"topologySpreadConstraints": spread, "affinity": alone}})[2]["spec"]["template"]
+    assert template["spec"]["topologySpreadConstraints"] == spread
+    assert template["spec"]["affinity"] == alone
+    labels = template["metadata"]["labels"]
+    assert (labels["modelwright.dev/trainingjob"], labels["modelwright.dev/attempt"]) == ("digits", "2")
+
+
+def test_a_priority_class_is_the_pods() -> None:
+    owner = {"uid": "uid", "controller": True}
+    blueprint = Blueprint(RUN, owner, "trainer:1", "", {}, {}, priority_class="low")
+    assert children(blueprint)[2]["spec"]["template"]["spec"]["priorityClassName"] == "low"
+    assert "priorityClassName" not in made()[2]["spec"]["template"]["spec"]
+
+
 def test_an_attempt_fails_as_a_whole_and_says_why() -> None:
     spec = made()[2]["spec"]
     assert (spec["backoffLimit"], spec["completions"], spec["parallelism"]) == (0, 3, 3)

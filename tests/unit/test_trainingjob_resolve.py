@@ -59,6 +59,15 @@ def test_hyperparameters_are_checked_by_the_recipe(given: dict[str, str], words:
     assert words in wanted.problem
 
 
+def test_a_priority_class_is_given_in_one_place() -> None:
+    workers = {"priorityClassName": "low", "podTemplate": {"spec": {"priorityClassName": "high"}}}
+    wanted = resolve.wanted(job(workers=workers), SETTINGS)
+    assert (wanted.problem_reason, wanted.problem) == (
+        "InvalidSpec",
+        "spec.workers.priorityClassName: given in podTemplate.spec.priorityClassName as well; leave out one of them",
+    )
+
+
 def test_a_change_of_what_is_trained_changes_the_run_and_a_suspension_does_not() -> None:
     before = resolve.run_hash(job())
     assert resolve.run_hash(job(suspend=True, failurePolicy={"maxRestarts": 9})) == before

@@ -6,6 +6,8 @@ from pathlib import Path
 
 _ROOT = Path("/sys/fs/cgroup")
 _LIMITS = ("memory.max", "memory/memory.limit_in_bytes")
+_PEAKS = ("memory.peak", "memory/memory.max_usage_in_bytes")
+_KILLS = ("memory.events", "memory/memory.oom_control")
 # Version 1 writes "no limit" as the greatest whole number of pages.
 _NO_LIMIT = 1 << 60
 
@@ -20,6 +22,37 @@ def memory(root: Path = _ROOT) -> int | None:
         if limit < _NO_LIMIT:
             return limit
     return None
+
+
+def memory_peak(root: Path = _ROOT) -> int | None:
+    """The most that the container has held in memory at once, in bytes, of either version of control groups; None where
+    the kernel does not tell (version 2 does since Linux 5.19)."""
+    for name in _PEAKS:
+        try:
+            return int((root / name).read_text())
+        except (OSError, ValueError):
+            continue
+    return None
+
+
+def oom_kills(root: Path = _ROOT) -> int:
+    """How many processes of the container the kernel killed for memory, of either version of control groups; 0 where
+    that is not told."""
+    for name in _KILLS:
+        try:
+            counts = dict(line.split(maxsplit=1) for line in (root / name).read_text().splitlines())
+            return int(counts["oom_kill"])
+        except (OSError, ValueError, KeyError):
+            continue
+    return 0
+
+
+def binary(size: int) -> str:
+    """Bytes for the reader: `511.8Mi`, `2Gi`."""
+    for unit, power in (("Gi", 30), ("Mi", 20), ("Ki", 10)):
+        if size >= 1 << power:
+            return f"{size / (1 << power):.1f}".removesuffix(".0") + unit
+    return str(size)
 
 
 def threads(processes: int, quota: str | None = None) -> int:

@@ -17,7 +17,7 @@ import tempfile
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
 
@@ -27,12 +27,11 @@ from pydantic import ValidationError
 from modelwright_trainer import progress, progressfile
 from modelwright_trainer.failures import TrainingFailed, UserFailed, failure_of, outcome_of
 from modelwright_trainer.hyperparameters import hyperparameters
-from modelwright_trainer.limits import threads
+from modelwright_trainer.limits import binary, memory, memory_peak, oom_kills, threads
 from modelwright_trainer.rendezvous import Rendezvous, await_master, interface_of, local_address
 
 _LOOK_SECONDS = 0.2
 _KILLED = re.compile(r"exitcode\s*:\s*(-?\d+)")
-_OOM_EVENTS = Path("/sys/fs/cgroup/memory.events")
 _STACK_LINES = 6
 
 
@@ -233,10 +232,7 @@ class Pod:
             return summaries[0]
         failed = [summary for summary in summaries if summary.exit_code]
         if oom_killed:
-            return self._summary(
-                Outcome.OUT_OF_MEMORY,
-                Failure(type="OOMKilled", message="the kernel killed a worker: raise workers.resources.limits.memory"),
-            )
+            return self._summary(Outcome.OUT_OF_MEMORY, _out_of_memory())
         if self.stop.is_set() and not _saved(failed):
             last = self.progress().last_checkpoint_step
             kept = f"the last checkpoint is at step {last}" if last is not None else "there is no checkpoint"
@@ -255,7 +251,11 @@ class Pod:
         if not failed:
             return self._summary(Outcome.WORKER_CRASHED, Failure(type="WorkerCrashed", message=_last(tail)))
         telling = cause(seen)
-        return next(summary for summary in failed if summary.exit_code == telling.code)
+        told = next(summary for summary in failed if summary.exit_code == telling.code)
+        if telling is Outcome.OUT_OF_MEMORY and told.failure is not None:
+            failure = told.failure.model_copy(update={"message": f"{told.failure.message}{_figures()}"})
+            return told.model_copy(update={"failure": failure})
+        return told
 
     def _summary(self, outcome: Outcome, failure: Failure) -> Summary:
         seen = self.progress()
@@ -280,13 +280,20 @@ def _last(tail: list[str]) -> str:
     return next((line for line in reversed(tail) if line.strip(" =-")), "it said nothing")[:500]
 
 
-def oom_kills(events: Path = _OOM_EVENTS) -> int:
-    """How many processes of this container the kernel killed for memory (cgroup v2); 0 where that is not told."""
-    try:
-        counts: Mapping[str, str] = dict(line.split() for line in events.read_text().splitlines())
-        return int(counts.get("oom_kill", "0"))
-    except (OSError, ValueError):
-        return 0
+def _figures() -> str:
+    """The container's limit and peak of memory, as far as the kernel tells."""
+    limit, most = memory(), memory_peak()
+    figures = [f"limit {binary(limit)}"] if limit is not None else []
+    figures += [f"peak {binary(most)}"] if most is not None else []
+    return f" ({', '.join(figures)})" if figures else ""
+
+
+def _out_of_memory() -> Failure:
+    return Failure(
+        type="OOMKilled",
+        message=f"the kernel killed a worker for memory{_figures()}: raise spec.workers.resources.limits.memory, or"
+        " lower the batch size",
+    )
 
 
 def _processes(folder: Path, *, ranks: bool) -> Iterator[int]:

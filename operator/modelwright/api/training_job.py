@@ -12,6 +12,7 @@ from modelwright.api.conditions import CONDITIONS_SCHEMA, Condition, before_the_
 from modelwright.api.dataset import SplitRows
 from modelwright.api.rules import Rule
 from modelwright.api.storage import ArtifactRef, StorageStatus
+from modelwright.api.training_history import HISTORY_LENGTH, ActiveTime, History
 from modelwright.api.training_spec import TrainingJobSpec
 from modelwright.api.types import Figure, Items, Time
 
@@ -23,6 +24,14 @@ class Attempt(StatusModel):
 
     number: int = Field(ge=1, description="Counted from 1; each resume and restart is another.")
     job_name: str = Field(max_length=63, description="Its Job, whose pods are the workers.")
+    workers: int | None = Field(
+        default=None,
+        ge=0,
+        description="How many workers it has: workers.replicas, or fewer where there was no room (minReplicas).",
+    )
+    from_step: int | None = Field(
+        default=None, ge=0, description="The step of the checkpoint that it began from, as soon as it tells."
+    )
 
 
 class Restarts(StatusModel):
@@ -30,7 +39,10 @@ class Restarts(StatusModel):
 
     counted: int = Field(default=0, ge=0, description="After failures; at most failurePolicy.maxRestarts.")
     not_counted: int = Field(
-        default=0, ge=0, description="After evictions, preemptions, loss of a node, and changes of the spec."
+        default=0,
+        ge=0,
+        description="After evictions, preemptions, loss of a node, suspensions, and changes of the spec, as of the"
+        " number of workers.",
     )
 
 
@@ -80,9 +92,16 @@ class TrainingJobStatus(StatusModel):
     )
     attempt: Attempt | None = Field(default=None, description="The attempt under way, or the last.")
     restarts: Restarts | None = Field(default=None, description="How often a further attempt was needed.")
+    history: History | None = Field(
+        default=None, max_length=HISTORY_LENGTH, description="The attempts that have ended, the newest last."
+    )
+    active: ActiveTime | None = Field(default=None, description="How long it has been at work.")
     progress: TrainingProgress | None = Field(default=None, description="How far it is.")
     start_time: Time | None = Field(default=None, description="When the first attempt was started.")
     completion_time: Time | None = Field(default=None, description="When it succeeded, or failed for good.")
+    cleanup_time: Time | None = Field(
+        default=None, description="When what its attempts were made of was deleted, as spec.cleanup says."
+    )
     data: TrainingData | None = Field(default=None, description="What it trains on, where that is a Dataset.")
     warnings: Items[Annotated[str, StringConstraints(max_length=1024)]] | None = Field(
         default=None,

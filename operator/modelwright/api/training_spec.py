@@ -14,7 +14,15 @@ from modelwright.api.storage import Storage
 from modelwright.api.training_data import Data
 from modelwright.api.training_own import OWN_CODE_RULES
 from modelwright.api.training_recipe import Trainer
-from modelwright.api.training_workers import Checkpoint, EarlyStopping, FailurePolicy, Strategy, Workers
+from modelwright.api.training_workers import (
+    Checkpoint,
+    Cleanup,
+    EarlyStopping,
+    FailurePolicy,
+    QueueName,
+    Strategy,
+    Workers,
+)
 from modelwright.api.types import NAME_LENGTH, Name, Version, cel_is_fraction
 from modelwright.api.versions import model_version_name
 
@@ -78,6 +86,14 @@ class TrainingJobSpec(ApiModel):
     evaluation: Evaluation = Field(
         default=Evaluation(), description="How the trained model is measured, and how good it must be."
     )
+    cleanup: Cleanup | None = Field(
+        default=None, description="What is left of it once it has ended. Left out: all, as long as the TrainingJob."
+    )
+    queue_name: QueueName | None = Field(
+        default=None,
+        description="Kueue's LocalQueue, in the same namespace: each attempt's Job is created suspended, and runs once"
+        " the queue lets it. Left out: it runs at once.",
+    )
     suspend: bool = Field(
         default=False, description="Stop the workers after a checkpoint; false again goes on from there."
     )
@@ -100,6 +116,12 @@ class TrainingJobSpec(ApiModel):
                 spec.early_stopping is None or spec.data.split is None or Decimal(spec.data.split.validation) > 0
             ),
             field="earlyStopping",
+        ),
+        Rule(
+            "!has(self.queueName) || !has(self.workers.minReplicas)",
+            "minReplicas is for want of room, and a queue finds room for all workers or none; leave out one of them",
+            lambda spec: spec.queue_name is None or spec.workers.min_replicas is None,
+            field="workers.minReplicas",
         ),
         *OWN_CODE_RULES,
     )

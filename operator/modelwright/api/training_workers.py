@@ -2,25 +2,74 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+import re
+from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, StringConstraints
 
 from modelwright.api.base import ApiModel
 from modelwright.api.pods import PodTemplateOverlay, Resources
-from modelwright.api.rules import Rule
+from modelwright.api.rules import Rule, Rules, cel_matches
 from modelwright.api.types import Duration, duration_between
+
+# Names of objects that others make: DNS subdomains.
+_SUBDOMAIN = "[a-z0-9]([a-z0-9.-]*[a-z0-9])?"
+
+
+def _subdomain(what: str) -> Rules:
+    return Rules(
+        Rule(
+            cel_matches("self", _SUBDOMAIN),
+            f"'{{self}}' is not {what}; write lower-case letters, digits, hyphens and dots",
+            lambda text: re.fullmatch(_SUBDOMAIN, text) is not None,
+        )
+    )
+
+
+PriorityClassName = Annotated[str, StringConstraints(min_length=1, max_length=253), _subdomain("a PriorityClass")]
+# It becomes a label's value.
+QueueName = Annotated[str, StringConstraints(min_length=1, max_length=63), _subdomain("a queue's name")]
 
 
 class Workers(ApiModel):
     """The pods that train together, each with the same share of every batch."""
 
-    replicas: int = Field(default=1, ge=1, le=64, description="Number of workers, each a pod.")
+    replicas: int = Field(
+        default=1,
+        ge=1,
+        le=64,
+        description="Number of workers, each a pod. Changed in mid-run: the workers save a checkpoint and end, and so"
+        " many go on from there.",
+    )
+    min_replicas: int | None = Field(
+        default=None,
+        ge=1,
+        le=64,
+        description="With how few workers to go on where there is no room for all: where some of an attempt's pods"
+        " cannot be scheduled for 45 s, another attempt follows with as many as found room. The next attempt after that"
+        " one asks for all again. Left out: it waits for room for all.",
+    )
     processes_per_worker: int | None = Field(
         default=None, ge=1, le=16, description="Training processes in each worker. Left out: one for each GPU, or 1."
     )
     resources: Resources | None = Field(default=None, description="What one worker needs.")
+    priority_class_name: PriorityClassName | None = Field(
+        default=None, description="The PriorityClass of the workers' pods. Left out: the cluster's default."
+    )
     pod_template: PodTemplateOverlay | None = Field(default=None, description="What to add to the workers' pods.")
+
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            "!has(self.minReplicas) || self.minReplicas <= self.replicas",
+            "minReplicas {least} is above replicas {asked}; write at most as many",
+            lambda workers: workers.min_replicas is None or workers.min_replicas <= workers.replicas,
+            field="minReplicas",
+            terms={
+                "least": ("string(self.minReplicas)", lambda workers: str(workers.min_replicas)),
+                "asked": ("string(self.replicas)", lambda workers: str(workers.replicas)),
+            },
+        ),
+    )
 
 
 class Strategy(ApiModel):
@@ -50,16 +99,37 @@ class FailurePolicy(ApiModel):
         default=3,
         ge=0,
         le=1000,
-        description="How often the workers are started again, from the last checkpoint. Evictions, preemptions and the"
-        " loss of a node are not counted.",
+        description="How often the workers are started again, from the last checkpoint. Evictions, preemptions, the"
+        " loss of a node, suspensions and changes of the spec are not counted. The same error at the same step twice in"
+        " a row is not tried again.",
     )
     stall_timeout: Duration = Field(
         default="10m",
         description="A worker that shows no progress for so long counts as hung: the attempt ends, with the stacks of"
         " its processes in the pod's log and message. 10s to 24h.",
     )
+    active_deadline: Duration | None = Field(
+        default=None,
+        description="How long it may take in all, from the start of the first attempt and over all of them, but for the"
+        " time in which it is suspended or waits in its queue. Then the workers save a checkpoint and end, and it has"
+        " failed for good: DeadlineExceeded. 10s to 8760h. Left out: as long as it takes.",
+    )
 
-    rules: ClassVar[tuple[Rule, ...]] = (duration_between("stallTimeout", "10s", "24h", "stall_timeout"),)
+    rules: ClassVar[tuple[Rule, ...]] = (
+        duration_between("stallTimeout", "10s", "24h", "stall_timeout"),
+        duration_between("activeDeadline", "10s", "8760h", "active_deadline"),
+    )
+
+
+class Cleanup(ApiModel):
+    """What is left of a training that has ended."""
+
+    after: Duration = Field(
+        description="How long after its success, or its failure for good, its attempts' Jobs, pods, Services and"
+        " ConfigMaps are deleted. What it published stays, and so does its status; nothing runs again. 0s to 8760h."
+    )
+
+    rules: ClassVar[tuple[Rule, ...]] = (duration_between("after", "0s", "8760h", "after"),)
 
 
 class EarlyStopping(ApiModel):

@@ -134,6 +134,17 @@ def merge(
     return tuple(merged)
 
 
+def state_of(existing: Sequence[Mapping[str, Any]], main: MainType) -> State:
+    """What conditions on the wire say, for a write that has nothing to add to them. Raises KeyError without `main`."""
+    facts = {one["type"]: Fact(one["type"], one["status"], one["reason"], one.get("message", "")) for one in existing}
+    told = facts.pop(main)
+    for activity in (Activity.RECONCILING, Activity.STALLED):
+        found = facts.pop(str(activity.value), None)
+        if found is not None:
+            return State(told, activity, found.reason, found.message, tuple(facts.values()))
+    return State(told, others=tuple(facts.values()))
+
+
 def merge_dicts(
     existing: Sequence[Mapping[str, Any]], state: State, *, generation: int, now: datetime.datetime
 ) -> list[dict[str, Any]]:

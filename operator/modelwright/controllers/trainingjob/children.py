@@ -11,10 +11,17 @@ from collections.abc import Mapping
 from pathlib import PurePosixPath
 from typing import Any
 
-from modelwright.contract import COMMAND, JOB_PATH, MASTER_PORT, PROGRESS_PORT, TrainingRun
+from modelwright.contract import COMMAND, JOB_PATH, MASTER_PORT, PROGRESS_PORT, Outcome, TrainingRun
 from modelwright.controllers.podspec import container_security, overlaid, pod_security, without_credentials
 from modelwright.controllers.trainingjob import owncode
-from modelwright.controllers.trainingjob.observed import ATTEMPT_LABEL, HASH_ANNOTATION, NAME_LABEL
+from modelwright.controllers.trainingjob.observed import (
+    ATTEMPT_LABEL,
+    HASH_ANNOTATION,
+    NAME_LABEL,
+    QUEUE_LABEL,
+    REPLICAS_ANNOTATION,
+    UNSIZED_ANNOTATION,
+)
 from modelwright.controllers.trainingjob.outcome import RULES
 from modelwright.kube.resources import Object
 from modelwright.owncode import OwnRun
@@ -23,11 +30,14 @@ CONTAINER = owncode.TRAINER
 # Between SIGTERM and SIGKILL of a pod; the trainer gets a little less, to have ended by itself.
 GRACE_SECONDS = 60
 TRAINER_GRACE_SECONDS = 50.0
+# What a pod ends with that SIGTERM reached before our program could handle it.
+_TERMINATED = 143
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Blueprint:
-    """What the children are made from. `image` is the trainer's; `overlay` the user's pod template, laid over ours."""
+    """What the children are made from. `image` is the trainer's; `overlay` the user's pod template, laid over ours;
+    `replicas` what the spec asks for, where the attempt has fewer workers."""
 
     run: TrainingRun | OwnRun
     owner: Object
@@ -37,6 +47,10 @@ class Blueprint:
     resources: Mapping[str, Any]
     overlay: Mapping[str, Any]
     run_hash: str = ""
+    unsized_hash: str = ""
+    replicas: int = 0
+    priority_class: str = ""
+    queue: str = ""
 
     @property
     def name(self) -> str:
@@ -106,37 +120,50 @@ def _service(blueprint: Blueprint) -> Object:
 
 def _job(blueprint: Blueprint) -> Object:
     metadata = _metadata(blueprint)
-    metadata["annotations"] = {HASH_ANNOTATION: blueprint.run_hash}
     replicas = blueprint.run.workers.replicas
+    metadata["annotations"] = {
+        HASH_ANNOTATION: blueprint.run_hash,
+        UNSIZED_ANNOTATION: blueprint.unsized_hash,
+        REPLICAS_ANNOTATION: str(blueprint.replicas or replicas),
+    }
+    pods = dict(metadata["labels"])
+    if blueprint.queue:
+        metadata["labels"][QUEUE_LABEL] = blueprint.queue
     return {
         "apiVersion": "batch/v1",
         "kind": "Job",
         "metadata": metadata,
         "spec": {
+            # The queue lets it run, and may stop it again.
+            **({"suspend": True} if blueprint.queue else {}),
             "completionMode": "Indexed",
             "completions": replicas,
             "parallelism": replicas,
             "backoffLimit": 0,
             "podReplacementPolicy": "Failed",
-            "podFailurePolicy": {"rules": _rules(blueprint.run)},
-            "template": _template(blueprint, metadata["labels"]),
+            "podFailurePolicy": {"rules": _rules(blueprint)},
+            "template": _template(blueprint, pods),
         },
     }
 
 
-def _rules(run: TrainingRun | OwnRun) -> list[Object]:
-    """One rule for each outcome, in the order of `outcome.RULES`, so that the Job's condition tells the cause."""
+def _rules(blueprint: Blueprint) -> list[Object]:
+    """One rule for each outcome, in the order of `outcome.RULES`, so that the Job's condition tells the cause.
+
+    Pods that a queue stops have not failed: the same Job makes others once it may run again. With the user's own code
+    they cannot be told from others, and another attempt follows.
+    """
     disrupted = {"action": "FailJob", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]}
-    if isinstance(run, OwnRun):
+    if isinstance(blueprint.run, OwnRun):
         return [disrupted, *owncode.failure_rules()]
-    by_code = [
-        {
-            "action": "FailJob",
-            "onExitCodes": {"containerName": CONTAINER, "operator": "In", "values": [outcome.code]},
-        }
-        for outcome in RULES
-    ]
+    by_code = [_rule(outcome, stopped=bool(blueprint.queue) and outcome is Outcome.PREEMPTED) for outcome in RULES]
     return [disrupted, *by_code]
+
+
+def _rule(outcome: Outcome, *, stopped: bool) -> Object:
+    codes = [outcome.code, _TERMINATED] if stopped else [outcome.code]
+    on = {"containerName": CONTAINER, "operator": "In", "values": codes}
+    return {"action": "Ignore" if stopped else "FailJob", "onExitCodes": on}
 
 
 def _template(blueprint: Blueprint, labels: Mapping[str, str]) -> Object:
@@ -148,6 +175,7 @@ def _template(blueprint: Blueprint, labels: Mapping[str, str]) -> Object:
             "restartPolicy": "Never",
             "terminationGracePeriodSeconds": GRACE_SECONDS,
             "securityContext": pod_security(),
+            **({"priorityClassName": blueprint.priority_class} if blueprint.priority_class else {}),
             **_containers(blueprint),
         },
     }

@@ -18,7 +18,7 @@ from modelwright.api.dataset import Dataset
 from modelwright.api.evaluation import Gate
 from modelwright.api.training_job import TrainingData, TrainingJob
 from modelwright.controllers.podspec import store_bucket
-from modelwright.controllers.trainingjob.plan import Plan
+from modelwright.controllers.trainingjob.records import Plan
 from modelwright.kube import conditions
 
 # While one of these is the reason, an attempt was to be started.
@@ -97,10 +97,11 @@ def settled(made: Plan, seen: TrainingData | Missing) -> Plan:
     if isinstance(seen, TrainingData):
         words = f"attempt {made.attempt} is starting: on Dataset {seen.dataset_ref.name}, {seen.artifact.digest}"
         state = conditions.in_progress("Succeeded", READY, words)
-        return Plan("Pending", state, attempt=before, restarts=made.restarts, look_again=0.0)
+        return Plan("Pending", state, attempt=before, restarts=made.restarts, look_again=0.0, ends=made.ends)
     said = conditions.stalled if seen.stalled else conditions.in_progress
     state = said("Succeeded", seen.reason, seen.message)
-    return Plan("Pending", state, attempt=before, restarts=made.restarts, event=(seen.reason, seen.message))
+    told = (seen.reason, seen.message)
+    return Plan("Pending", state, attempt=before, restarts=made.restarts, event=told, ends=made.ends)
 
 
 def contract_data(data: TrainingData) -> contract.Data:

@@ -9,10 +9,10 @@ from __future__ import annotations
 import dataclasses
 import re
 import signal
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from modelwright.contract import Outcome, Summary, cause
-from modelwright.controllers.trainingjob.observed import JobView, PodView
+from modelwright.controllers.trainingjob.observed import JobView, PodView, newest_of_each
 from modelwright.controllers.trainingjob.owncode import TRAINER
 
 # The order of the rules in the pod failure policy, after the first, which is for disrupted pods: a condition names
@@ -24,43 +24,91 @@ _LONGEST = 600
 _SIGNALLED = 128
 
 
+# What Kubernetes says of a pod that it takes away (the reasons of the condition DisruptionTarget), as we tell it.
+_DISRUPTIONS = {
+    "PreemptionByScheduler": ("Preempted", "made room for a pod of higher priority"),
+    "EvictionByEvictionAPI": ("Evicted", "was evicted, as for the drain of its node"),
+    "TerminationByKubelet": ("Evicted", "was ended by its node's kubelet"),
+    "DeletionByTaintManager": ("NodeLost", "was taken off its node, which does not answer or was tainted"),
+    "DeletionByPodGC": ("NodeLost", "was lost with its node"),
+}
+DISRUPTIONS = frozenset({"Disrupted", *(reason for reason, _ in _DISRUPTIONS.values())})
+# What the others of a pod that is taken away end with, and what becomes of it where it could not end by itself.
+_IN_ITS_WAKE = frozenset(
+    {Outcome.PREEMPTED, Outcome.PEER_LOST, Outcome.INFRASTRUCTURE, Outcome.HUNG, Outcome.WORKER_CRASHED}
+)
+# Of these a second one that is the same in all shows that a third would be.
+_REPEATABLE = frozenset({Outcome.WORKER_CRASHED.reason, Outcome.OUT_OF_MEMORY.reason})
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class Failure:
     """An attempt's failure. `message` is for the reader; `counted` is against `failurePolicy.maxRestarts`; `retried`:
-    whether another attempt may end otherwise."""
+    whether another attempt may end otherwise. `step`: where in the training, as far as it was told."""
 
     reason: str
     message: str
     retried: bool
     counted: bool
+    step: int | None = None
 
 
-def failure(job: JobView, pods: Sequence[PodView]) -> Failure:
-    """The failure of a Job that failed, in the words of the pod that tells most about it."""
-    own = [pod for pod in pods if pod.job_uid == job.uid]
+def same(one: Failure, other: Failure) -> bool:
+    """Whether two attempts came to the same end at the same step. Figures of memory differ from time to time."""
+    if one.reason != other.reason or one.reason not in _REPEATABLE or one.step is None or one.step != other.step:
+        return False
+    return one.reason == Outcome.OUT_OF_MEMORY.reason or one.message == other.message
+
+
+def disruption(pods: Sequence[PodView]) -> Failure | None:
+    """That Kubernetes takes a pod away, and why; None where it takes none."""
+    for pod in pods:
+        if pod.disrupted:
+            reason, words = _DISRUPTIONS.get(pod.disrupted, ("Disrupted", f"was evicted ({pod.disrupted})"))
+            at = f" ({pod.node})" if pod.node else ""
+            said = f": {pod.disruption}" if pod.disruption else ""
+            return Failure(reason, f"worker {pod.index} {words}{at}{said}"[:_LONGEST], retried=True, counted=False)
+    return None
+
+
+def failure(job: JobView, pods: Sequence[PodView], noted: Failure | None = None) -> Failure:
+    """The failure of a Job that failed, in the words of the pod that tells most about it. `noted` is a disruption that
+    was seen while its pod was still there."""
+    found = _failure_of(job, pods, noted)
+    # Whoever suspended the Job meant its pods to end; how they managed to is no fault of theirs.
+    return dataclasses.replace(found, counted=False) if job.suspended else found
+
+
+def _failure_of(job: JobView, pods: Sequence[PodView], noted: Failure | None) -> Failure:
+    own = newest_of_each(pod for pod in pods if pod.job_uid == job.uid)
     ended = [(outcome, pod) for pod in own if (outcome := _outcome(pod)) is not None]
     rule = _rule(job.message)
-    disrupted = next((pod for pod in own if pod.disrupted), None)
-    if rule == 0 or (rule is None and disrupted is not None):
-        words = f"worker {disrupted.index} was evicted ({disrupted.disrupted})" if disrupted else "a worker was evicted"
-        return Failure("Disrupted", words, retried=True, counted=False)
     outcomes = [outcome for outcome, _ in ended]
     if job.own_code:
         outcomes += _of_own_code(job.message)
-    elif rule is not None and rule <= len(RULES):
+    elif rule is not None and 0 < rule <= len(RULES):
         outcomes.append(RULES[rule - 1])
-    if not outcomes:
-        words = job.message or "the pods are gone, and left no word"
-        return _failure(Outcome.WORKER_CRASHED, words)
-    found = cause(outcomes)
+    found = cause(outcomes) if outcomes else None
+    taken = disruption(own) or noted
+    if rule == 0 or (taken is not None and (found is None or found in _IN_ITS_WAKE)):
+        unseen = Failure("Disrupted", "a worker was evicted", retried=True, counted=False)
+        return dataclasses.replace(taken or unseen, step=_step(pod for _, pod in ended))
+    if found is None:
+        return _failure(Outcome.WORKER_CRASHED, job.message or "the pods are gone, and left no word")
     for outcome, pod in sorted(ended, key=lambda one: (not one[1].termination_message, one[1].index)):
         if outcome is found:
-            return _failure(found, f"worker {pod.index}: {_words(pod, outcome)}")
+            return _failure(found, f"worker {pod.index}: {_words(pod, outcome)}", _step([pod]))
     return _failure(found, job.message)
 
 
-def _failure(outcome: Outcome, message: str) -> Failure:
-    return Failure(outcome.reason, message[:_LONGEST], outcome.retried, outcome.counted)
+def _failure(outcome: Outcome, message: str, step: int | None = None) -> Failure:
+    return Failure(outcome.reason, message[:_LONGEST], outcome.retried, outcome.counted, step)
+
+
+def _step(pods: Iterable[PodView]) -> int | None:
+    """The last step that any of the pods told of in the end."""
+    steps = [said.step for pod in pods if (said := _said(pod)) is not None]
+    return max(steps, default=None)
 
 
 def _of_own_code(message: str) -> list[Outcome]:
@@ -100,7 +148,9 @@ def _words(pod: PodView, outcome: Outcome) -> str:
     if said is not None and said.failure is not None:
         return f"{said.failure.type}: {said.failure.message}"
     if outcome is Outcome.OUT_OF_MEMORY:
-        return "the container passed its memory limit; raise spec.workers.resources, or lower the batch size"
+        # The kernel ends it at its limit, and so that is its peak.
+        limit = f" of {pod.memory_limit}, its peak" if pod.memory_limit else ""
+        return f"the container passed its memory limit{limit}; raise spec.workers.resources, or lower the batch size"
     if pod.own_exit and pod.exit_code is not None:
         lines = [line.strip() for line in pod.termination_message.splitlines() if line.strip()]
         return f"the code ended with {_exit_words(pod.exit_code)}{f': {lines[-1]}' if lines else ', and said nothing'}"

@@ -4,29 +4,32 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import datetime
-from typing import Any
 
 import aiohttp
 from pydantic import ValidationError
 
 from modelwright import contract
-from modelwright.api.base import StatusRef
 from modelwright.api.dataset import Dataset
 from modelwright.api.errors import problems
-from modelwright.api.training_job import (
-    Attempt,
-    Restarts,
-    TrainingData,
-    TrainingJob,
-    TrainingJobStatus,
-    TrainingProgress,
-)
+from modelwright.api.training_job import TrainingData, TrainingJob, TrainingJobStatus
 from modelwright.controllers.modelversion.observed import VersionView
 from modelwright.controllers.shell import Clock, NameTaken, Objects, create_once, now
-from modelwright.controllers.trainingjob import children, dataset, resolve
-from modelwright.controllers.trainingjob.observed import NAME_LABEL, JobView, PodView, job_view, pod_view
+from modelwright.controllers.trainingjob import children, cleanup, dataset, resolve
+from modelwright.controllers.trainingjob.ends import attempts_of
+from modelwright.controllers.trainingjob.lost import LostPods
+from modelwright.controllers.trainingjob.observed import (
+    NAME_LABEL,
+    SHRINK_ANNOTATION,
+    JobView,
+    PodView,
+    job_view,
+    newest_of_each,
+    pod_view,
+)
+from modelwright.controllers.trainingjob.outcome import DISRUPTIONS
 from modelwright.controllers.trainingjob.plan import Plan, Publish, Start, Suspend, plan
+from modelwright.controllers.trainingjob.running import QUEUED
+from modelwright.controllers.trainingjob.status import ENDED, status
 from modelwright.kube import conditions, errors
 from modelwright.kube.client import Client
 from modelwright.kube.reflector import Reflector
@@ -45,8 +48,6 @@ from modelwright.kube.resources import (
 )
 from modelwright.settings import Settings
 
-# Phases that say that nothing goes on any more; conditions say why.
-_ENDED = frozenset({"Succeeded", "Failed"})
 _READ_SECONDS = 2.0
 
 
@@ -62,6 +63,7 @@ class TrainingJobController:
         pods: Reflector[PodView],
         versions: Reflector[VersionView],
         datasets: Objects,
+        lost: LostPods,
         *,
         clock: Clock = now,
     ) -> None:
@@ -72,6 +74,7 @@ class TrainingJobController:
         self._pods = pods
         self._versions = versions
         self._datasets = datasets
+        self._lost = lost
         self._clock = clock
         self._progress_session: aiohttp.ClientSession | None = None
         # Rank 0 of many jobs is read under one budget, so that a slow pod costs others nothing.
@@ -85,16 +88,18 @@ class TrainingJobController:
         obj = self._objects.get(key)
         if obj is None or obj["metadata"].get("deletionTimestamp"):
             # Its children are owned, and go with it; what it published stays.
+            self._lost.forget(key)
             return None
         try:
             job = TrainingJob.model_validate(obj)
         except ValidationError as error:
             await self._stall(obj, "InvalidSpec", "; ".join(problems(error)))
             return None
-        if job.status.phase in _ENDED and job.status.observed_generation == job.metadata.generation:
-            return None
+        if job.status.phase in ENDED and job.status.observed_generation == job.metadata.generation:
+            self._lost.forget(key)
+            return await self._clean_up(obj, job)
         jobs = self._jobs.owned_by(job.metadata.uid)
-        pods = [pod for one in jobs for pod in self._pods.owned_by(one.uid)]
+        pods = [pod for one in jobs for pod in self._pods.owned_by(one.uid)] + self._lost.of(key)
         wanted = resolve.wanted(job, self._settings)
         version = self._versions.get(Key(key.namespace, wanted.version_name))
         if version is not None and version.training_job != key.name:
@@ -103,16 +108,17 @@ class TrainingJobController:
             return None
         told, published = resolve.told(job), version is not None
         made = plan(wanted, jobs, pods, published=published, now=self._clock(), told=told)
-        job, made = await self._settled(job, made)
-        if isinstance(made.action, Start) and told.attempt:
+        missing = told.attempt > max((one.attempt for one in attempts_of(jobs, told.ends)), default=0)
+        if (isinstance(made.action, Start) and told.attempt) or missing:
             # What the caches do not hold may be there, or the TrainingJob itself be gone: a watch that is behind must
-            # not train a second time what has just ended.
+            # not train a second time what has just ended, nor tell that pods have ended which it knows by their Job.
             seen = await self._live(obj)
             if seen is None:
                 self._objects.forget(key)
                 return None
-            jobs, pods = seen
+            jobs, pods = seen[0], seen[1] + self._lost.of(key)
             made = plan(wanted, jobs, pods, published=published, now=self._clock(), told=told)
+        job, made = await self._settled(job, made)
         try:
             await self._act(obj, job, made)
         except NameTaken as name_taken:
@@ -125,10 +131,22 @@ class TrainingJobController:
             return None
         progress = await self._progress(jobs, pods) if made.phase == "Running" else None
         await self._write(obj, job, made, progress)
+        if isinstance(made.action, Start) or made.phase in {*ENDED, "Suspended"}:
+            # What is known of the attempts before is in status.
+            self._lost.forget(key)
         if isinstance(made.action, Publish):
             # Only now: the version is read from this status.
             await self._publish(job)
-        return made.look_again
+        return 0.0 if made.phase in ENDED and job.spec.cleanup is not None else made.look_again
+
+    async def _clean_up(self, obj: Object, job: TrainingJob) -> float | None:
+        wait = cleanup.due(job, self._clock())
+        if wait is None or wait > 0:
+            return wait
+        await cleanup.delete_children(self._client, job)
+        done = job.status.model_copy(update={"cleanup_time": self._clock().replace(microsecond=0)})
+        await self._objects.put_status(obj, done, conditions.state_of(obj["status"]["conditions"], "Succeeded"))
+        return None
 
     async def _settled(self, job: TrainingJob, made: Plan) -> tuple[TrainingJob, Plan]:
         """The job with the data set in its status that an attempt is made from, and the plan: put off where that is to
@@ -177,9 +195,9 @@ class TrainingJobController:
 
     async def _act(self, obj: Object, job: TrainingJob, made: Plan) -> None:
         match made.action:
-            case Start(number):
+            case Start(number, size):
                 owner = owner_reference(TRAININGJOBS, obj)
-                blueprint = resolve.blueprint(job, self._settings, attempt=number, owner=owner)
+                blueprint = resolve.blueprint(job, self._settings, attempt=number, owner=owner, workers=size)
                 config, service, workers = children.children(blueprint)
                 # The Job is tried before anything is made: one that is refused leaves nothing behind.
                 with contextlib.suppress(errors.AlreadyExists):
@@ -187,8 +205,12 @@ class TrainingJobController:
                 await self._create_config(config)
                 for resource, child in ((SERVICES, service), (JOBS, workers)):
                     await create_once(self._client, resource, child)
-            case Suspend(view):
-                patch = {"metadata": {"uid": view.uid}, "spec": {"suspend": True}}
+            case Suspend(view) if view.queue:
+                await self._client.delete(JOBS, view.name, job.metadata.namespace, uid=view.uid)
+            case Suspend(view, shrink_to):
+                patch: Object = {"metadata": {"uid": view.uid}, "spec": {"suspend": True}}
+                if shrink_to is not None:
+                    patch["metadata"]["annotations"] = {SHRINK_ANNOTATION: str(shrink_to)}
                 await self._client.patch(JOBS, view.name, patch, job.metadata.namespace)
             case _:
                 pass
@@ -209,7 +231,8 @@ class TrainingJobController:
     async def _progress(self, jobs: list[JobView], pods: list[PodView]) -> contract.Progress | None:
         """What rank 0 tells; None where it cannot be reached just now, which is no failure."""
         newest = max(jobs, key=lambda one: one.attempt, default=None)
-        pod = next((pod for pod in pods if newest and pod.job_uid == newest.uid and pod.index == 0), None)
+        own = newest_of_each(pod for pod in pods if newest and pod.job_uid == newest.uid)
+        pod = next((pod for pod in own if pod.index == 0), None)
         if pod is None or not pod.ip or pod.phase != "Running":
             return None
         if self._progress_session is None:
@@ -223,30 +246,12 @@ class TrainingJobController:
             return None
 
     async def _write(self, obj: Object, job: TrainingJob, made: Plan, progress: contract.Progress | None) -> None:
-        before, at = job.status, self._clock().replace(microsecond=0)
-        update: dict[str, Any] = {
-            "phase": made.phase,
-            "observed_generation": job.metadata.generation,
-            "storage": resolve.storage_status(job, self._settings),
-        }
-        if made.attempt:
-            name = children.attempt_name(job.metadata.name, job.metadata.uid, made.attempt)
-            further = made.attempt - 1
-            counted = min(made.restarts, further)
-            update["attempt"] = Attempt(number=made.attempt, job_name=name)
-            update["restarts"] = Restarts(counted=counted, not_counted=further - counted)
-            update["start_time"] = before.start_time or at
-        update["completion_time"] = (before.completion_time or at) if made.phase in _ENDED else None
-        if progress is not None:
-            update["progress"] = _progress_status(progress)
-        if isinstance(made.action, Publish):
-            update |= resolve.published(job, made.action)
-        elif made.phase == "Succeeded":
-            # Also where the version was there before this object: one that is restored from Git trains nothing anew.
-            update["model_version_ref"] = StatusRef(name=resolve.version_name(job))
-        await self._objects.put_status(obj, before.model_copy(update=update), made.state)
+        said = status(job, self._settings, made, progress, self._clock().replace(microsecond=0))
+        await self._objects.put_status(obj, said, made.state)
         if made.event is not None:
-            self._objects.tell(obj, *made.event, warning=made.phase in {"Failed", "Restarting", "Pending"})
+            reason = made.state.main.reason
+            troubled = made.phase in {"Failed", "Restarting", "Pending"} and reason != QUEUED
+            self._objects.tell(obj, *made.event, warning=troubled or reason in DISRUPTIONS)
 
     async def _stall(self, obj: Object, reason: str, message: str) -> None:
         """Says that the object cannot be planned for, until a person changes it."""
@@ -255,27 +260,6 @@ class TrainingJobController:
         except ValidationError:
             before = TrainingJobStatus()
         generation = obj["metadata"].get("generation", 0)
-        status = before.model_copy(update={"phase": "Failed", "observed_generation": generation})
-        await self._objects.put_status(obj, status, conditions.stalled("Succeeded", reason, message))
+        said = before.model_copy(update={"phase": "Failed", "observed_generation": generation})
+        await self._objects.put_status(obj, said, conditions.stalled("Succeeded", reason, message))
         self._objects.tell(obj, reason, message, warning=True)
-
-
-def _progress_status(told: contract.Progress) -> TrainingProgress:
-    def figure(value: float | None) -> str | None:
-        return None if value is None else f"{value:.6g}"
-
-    return TrainingProgress(
-        phase=told.phase,
-        epoch=told.epoch,
-        epochs=told.epochs,
-        step=told.step,
-        total_steps=told.total_steps,
-        percent=min(100, 100 * told.step // told.total_steps) if told.total_steps else None,
-        train_loss=figure(told.train_loss),
-        validation_loss=figure(told.validation_loss),
-        samples_per_second=figure(told.samples_per_second),
-        last_checkpoint_step=told.last_checkpoint_step,
-        updated_at=datetime.datetime.fromtimestamp(told.updated, datetime.UTC).replace(microsecond=0)
-        if told.updated
-        else None,
-    )

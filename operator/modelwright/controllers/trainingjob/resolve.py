@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 from typing import Any
@@ -11,13 +12,15 @@ from modelwright.api import recipes
 from modelwright.api.base import API_VERSION, StatusRef
 from modelwright.api.storage import ArtifactRef, Storage, StorageStatus
 from modelwright.api.training_data import Split
+from modelwright.api.training_history import AttemptEnd
 from modelwright.api.training_job import TrainingJob, TrainingProgress
 from modelwright.api.training_own import is_own
 from modelwright.api.training_workers import EarlyStopping
 from modelwright.api.types import seconds
 from modelwright.api.versions import model_version_name
 from modelwright.controllers.trainingjob import children, dataset
-from modelwright.controllers.trainingjob.plan import Publish, Told, Wanted
+from modelwright.controllers.trainingjob.outcome import Failure
+from modelwright.controllers.trainingjob.records import Active, End, Publish, Told, Wanted
 from modelwright.kube.resources import Object
 from modelwright.kube.status import compact
 from modelwright.settings import Settings
@@ -44,6 +47,13 @@ def _problem(job: TrainingJob, settings: Settings) -> tuple[str, str]:
             recipes.parse(trainer.recipe, dict(trainer.hyperparameters or {}))
     except recipes.HyperparameterError as error:
         return "InvalidHyperparameter", str(error)
+    template = job.spec.workers.pod_template
+    if job.spec.workers.priority_class_name and "priorityClassName" in (template.to_object() if template else {}).get(
+        "spec", {}
+    ):
+        return "InvalidSpec", (
+            "spec.workers.priorityClassName: given in podTemplate.spec.priorityClassName as well; leave out one of them"
+        )
     if not storage_status(job, settings).uri:
         return "NoStorage", "spec.storage.uri: required, since the operator has no default store (chart: storage.uri)"
     return "", ""
@@ -55,6 +65,7 @@ def version_name(job: TrainingJob) -> str:
 
 def wanted(job: TrainingJob, settings: Settings) -> Wanted:
     reason, problem = _problem(job, settings)
+    deadline = job.spec.failure_policy.active_deadline
     return Wanted(
         suspend=job.spec.suspend,
         workers=job.spec.workers.replicas,
@@ -63,30 +74,67 @@ def wanted(job: TrainingJob, settings: Settings) -> Wanted:
         run_hash=run_hash(job),
         problem_reason=reason,
         problem=problem,
+        unsized_hash=unsized_hash(job),
+        min_workers=job.spec.workers.min_replicas,
+        queue=job.spec.queue_name or "",
+        deadline=seconds(deadline) if deadline else None,
     )
 
 
 def told(job: TrainingJob) -> Told:
     """What status says of attempts and of the result. What is published never changes, and so is believed."""
     status = job.status
-    attempt = status.attempt.number if status.attempt else 0
-    suspended = status.phase == "Suspended" or dataset.held_up(job)
-    if status.artifact is None:
-        return Told(attempt, suspended=suspended)
-    metrics = tuple((name, float(figure)) for name, figure in sorted((status.metrics or {}).items()))
+    main = next((one for one in status.conditions or () if one.type == "Succeeded"), None)
     at = status.progress or TrainingProgress()
+    before = Told(
+        attempt=status.attempt.number if status.attempt else 0,
+        suspended=status.phase == "Suspended" or dataset.held_up(job),
+        ends=tuple(_end(one) for one in status.history or ()),
+        reason=main.reason if main else "",
+        message=main.message if main else "",
+        step=at.step,
+        active=Active(status.active.seconds, status.active.since) if status.active else Active(),
+    )
+    if status.artifact is None:
+        return before
+    metrics = tuple((name, float(figure)) for name, figure in sorted((status.metrics or {}).items()))
     result = Publish(status.artifact.uri, status.artifact.digest, metrics, at.epoch or 0, at.step or 0)
-    return Told(attempt, result, suspended)
+    return dataclasses.replace(before, result=result)
+
+
+def _end(told: AttemptEnd) -> End:
+    # A reason that is no outcome's is one after which another attempt follows.
+    retried = contract.Outcome.named(told.reason).retried
+    failure = Failure(told.reason, told.message, retried=retried, counted=told.counted, step=told.to_step)
+    succeeded = told.reason == contract.Outcome.SUCCEEDED.reason
+    return End(told.number, failure, told.run_hash, told.ended_at, told.workers, succeeded)
 
 
 def run_hash(job: TrainingJob) -> str:
     """Of all that an attempt is made from and that the user wrote. The operator's image and defaults are not among it:
     an upgrade of the operator restarts nobody's training."""
+    return _hash(_made_from(job))
+
+
+def unsized_hash(job: TrainingJob) -> str:
+    """As `run_hash`, but for the number of workers."""
+    spec = _made_from(job)
+    spec.get("workers", {}).pop("replicas", None)
+    return _hash(spec)
+
+
+def _made_from(job: TrainingJob) -> dict[str, Any]:
     # Without what is as it is by default: a field that a later version adds is no change of the user's.
     spec = job.spec.model_dump(mode="json", by_alias=True, exclude_defaults=True)
-    for name in ("suspend", "publish"):
+    for name in ("suspend", "publish", "cleanup"):
         spec.pop(name, None)
-    spec.get("failurePolicy", {}).pop("maxRestarts", None)
+    for name in ("maxRestarts", "activeDeadline"):
+        spec.get("failurePolicy", {}).pop(name, None)
+    spec.get("workers", {}).pop("minReplicas", None)
+    return spec
+
+
+def _hash(spec: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(compact(spec), sort_keys=True).encode()).hexdigest()[:16]
 
 
@@ -144,7 +192,7 @@ def _own_data(job: TrainingJob) -> owncode.OwnData:
     return owncode.OwnData(uri=stated.uri, target=stated.target, task=stated.task)
 
 
-def _run(job: TrainingJob, storage: StorageStatus, attempt: int) -> contract.TrainingRun:
+def _run(job: TrainingJob, storage: StorageStatus, attempt: int, workers: int) -> contract.TrainingRun:
     """What the pods of a recipe are told."""
     spec = job.spec
     return contract.TrainingRun(
@@ -158,7 +206,7 @@ def _run(job: TrainingJob, storage: StorageStatus, attempt: int) -> contract.Tra
         trainer=contract.Trainer(
             recipe=spec.trainer.recipe or "", hyperparameters=dict(spec.trainer.hyperparameters or {})
         ),
-        workers=_workers(job, attempt),
+        workers=_workers(job, attempt, workers),
         early_stopping=_early_stopping(spec.early_stopping),
         checkpoint=contract.Checkpointing(every_steps=spec.checkpoint.every_steps or 50, keep=spec.checkpoint.keep),
         evaluation=contract.Evaluation(gates=_gates(job)),
@@ -167,7 +215,7 @@ def _run(job: TrainingJob, storage: StorageStatus, attempt: int) -> contract.Tra
     )
 
 
-def _own_run(job: TrainingJob, storage: StorageStatus, attempt: int) -> owncode.OwnRun:
+def _own_run(job: TrainingJob, storage: StorageStatus, attempt: int, workers: int) -> owncode.OwnRun:
     """What the containers around the user's own code are told."""
     spec, code = job.spec, job.spec.trainer
     overlay = spec.workers.pod_template.to_object() if spec.workers.pod_template else {}
@@ -186,7 +234,7 @@ def _own_run(job: TrainingJob, storage: StorageStatus, attempt: int) -> owncode.
             args=code.args,
             env={one.name: one.value for one in code.env or ()},
         ),
-        workers=_workers(job, attempt),
+        workers=_workers(job, attempt, workers),
         keep=spec.checkpoint.keep,
         gates=_gates(job),
         # What is left is for the last upload of all.
@@ -197,9 +245,9 @@ def _own_run(job: TrainingJob, storage: StorageStatus, attempt: int) -> owncode.
     )
 
 
-def _workers(job: TrainingJob, attempt: int) -> contract.Workers:
+def _workers(job: TrainingJob, attempt: int, replicas: int) -> contract.Workers:
     return contract.Workers(
-        replicas=job.spec.workers.replicas,
+        replicas=replicas,
         processes_per_worker=_processes(job),
         master=children.master(job.metadata.name, job.metadata.uid, attempt),
     )
@@ -216,10 +264,13 @@ def _gates(job: TrainingJob) -> tuple[contract.Gate, ...]:
     )
 
 
-def blueprint(job: TrainingJob, settings: Settings, *, attempt: int, owner: Object) -> children.Blueprint:
-    """What the attempt's children are made from."""
+def blueprint(
+    job: TrainingJob, settings: Settings, *, attempt: int, owner: Object, workers: int | None = None
+) -> children.Blueprint:
+    """What the attempt's children are made from. `workers`: how many, where it is not as many as the spec asks for."""
     spec, storage = job.spec, storage_status(job, settings)
-    run = _own_run(job, storage, attempt) if is_own(spec) else _run(job, storage, attempt)
+    size = workers or spec.workers.replicas
+    run = _own_run(job, storage, attempt, size) if is_own(spec) else _run(job, storage, attempt, size)
     resources = spec.workers.resources.to_object() if spec.workers.resources else {}
     overlay = spec.workers.pod_template.to_object() if spec.workers.pod_template else {}
     return children.Blueprint(
@@ -230,6 +281,10 @@ def blueprint(job: TrainingJob, settings: Settings, *, attempt: int, owner: Obje
         resources=resources,
         overlay=overlay,
         run_hash=run_hash(job),
+        unsized_hash=unsized_hash(job),
+        replicas=spec.workers.replicas,
+        priority_class=spec.workers.priority_class_name or "",
+        queue=spec.queue_name or "",
     )
 
 
