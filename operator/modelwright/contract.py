@@ -110,6 +110,18 @@ class Workers(Shape):
         return self.replicas * self.processes_per_worker
 
 
+class Strategy(Shape):
+    """How the ranks share the work. `shard_size` is FSDP's: ranks that hold one copy of the model together; None is
+    all of them. The others are LocalSGD's: steps between two averagings, and the outer optimizer's learning rate and
+    Nesterov momentum."""
+
+    type: Literal["DDP", "FSDP", "LocalSGD"] = "DDP"
+    shard_size: int | None = Field(default=None, ge=1)
+    local_steps: int = Field(default=1, ge=1)
+    outer_learning_rate: float = Field(default=1.0, gt=0)
+    outer_momentum: float = Field(default=0.0, ge=0, lt=1)
+
+
 class Checkpointing(Shape):
     every_steps: int = Field(default=50, ge=1)
     keep: int = Field(default=2, ge=1)
@@ -169,6 +181,7 @@ class TrainingRun(Shape):
     data: Data
     trainer: Trainer
     workers: Workers = Workers()
+    strategy: Strategy = Strategy()
     checkpoint: Checkpointing = Checkpointing()
     early_stopping: EarlyStopping | None = None
     evaluation: Evaluation = Evaluation()
@@ -190,6 +203,9 @@ class TrainingRun(Shape):
             "hyperparameters": dict(hyperparameters),
             "earlyStopping": self.early_stopping.to_json() if self.early_stopping else None,
         }
+        # DDP and FSDP give the same model, and go on from each other's checkpoints.
+        if self.strategy.type == "LocalSGD":
+            stated["strategy"] = self.strategy.to_json()
         return "sha256:" + hashlib.sha256(json.dumps(stated, sort_keys=True).encode()).hexdigest()
 
 

@@ -56,6 +56,15 @@ def _on_volumes_alone(spec: TrainingJobSpec) -> bool:
     )
 
 
+def _leaves_a_rest(spec: TrainingJobSpec) -> bool:
+    workers, size = spec.workers, spec.strategy.shard_size if spec.strategy else None
+    return (
+        size is not None
+        and workers.processes_per_worker is not None
+        and workers.replicas * workers.processes_per_worker % size != 0
+    )
+
+
 class TrainingJobSpec(ApiModel):
     """What to train, on what, how, and when it is good enough. All but `publish` can be changed, so that a mistake can
     be corrected where it was made."""
@@ -100,6 +109,14 @@ class TrainingJobSpec(ApiModel):
                 spec.early_stopping is None or spec.data.split is None or Decimal(spec.data.split.validation) > 0
             ),
             field="earlyStopping",
+        ),
+        Rule(
+            "!has(self.strategy) || !has(self.strategy.shardSize) || !has(self.workers.processesPerWorker)"
+            " || self.workers.replicas * self.workers.processesPerWorker % self.strategy.shardSize == 0",
+            "shardSize does not divide the number of processes, workers.replicas times workers.processesPerWorker;"
+            " write one of its divisors",
+            lambda spec: not _leaves_a_rest(spec),
+            field="strategy.shardSize",
         ),
         *OWN_CODE_RULES,
     )
