@@ -333,6 +333,8 @@ class Progress(Shape):
     """What a pod serves as JSON at /progress; times are seconds since the epoch (Unix), losses means over rows.
 
     Phases: Starting, Loading, Training, Evaluating, Publishing, Done, Failed. A `step` is one global batch.
+    `checkpoint_bytes` and `checkpoint_seconds` are the size of the newest complete checkpoint, over all ranks, and how
+    long writing it took.
     """
 
     phase: str = "Starting"
@@ -348,6 +350,8 @@ class Progress(Shape):
     validation_accuracy: float | None = None
     samples_per_second: float = 0.0
     last_checkpoint_step: int | None = None
+    checkpoint_bytes: int | None = None
+    checkpoint_seconds: float | None = None
     resumed_from_step: int | None = None
     updated: float = 0.0
     ranks: tuple[RankState, ...] = ()
@@ -363,6 +367,8 @@ METRICS: Mapping[str, str] = {
     "modelwright_training_validation_accuracy": "Accuracy on the validation split after the last epoch.",
     "modelwright_training_samples_per_second": "Rows trained on per second, over all ranks.",
     "modelwright_training_last_checkpoint_step": "The step of the newest complete checkpoint.",
+    "modelwright_training_checkpoint_bytes": "Size of the newest complete checkpoint, over all ranks.",
+    "modelwright_training_checkpoint_seconds": "How long writing the newest complete checkpoint took.",
     "modelwright_training_last_update_timestamp_seconds": "When a rank of this pod last told of its progress.",
     "modelwright_training_rank_step": "The step of each rank of this pod; labels rank and phase.",
 }

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
+import multiprocessing
 import pickle
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -64,8 +65,10 @@ def trained(world_size: int, cases: Sequence[Case], folder: Path) -> list[Result
     folder.mkdir(exist_ok=True)
     results = folder / f"results-{free_port()}"
     results.mkdir()
-    torch.multiprocessing.spawn(
-        _rank, (world_size, free_port(), list(cases), folder, results), nprocs=world_size, join=True
+    # Forked from one process that has imported all this and done nothing else: the import takes longer than most cases.
+    multiprocessing.set_forkserver_preload([__name__])
+    torch.multiprocessing.start_processes(
+        _rank, (world_size, free_port(), list(cases), folder, results), world_size, start_method="forkserver"
     )
     return [pickle.loads((results / str(number)).read_bytes()) for number in range(len(cases))]  # noqa: S301 - our own
 
@@ -123,6 +126,7 @@ def _one(
         training.run()
     except (Preempted, Crash) as error:
         ended = type(error).__name__
+        setting.checkpoints.drained()  # so that a crash always finds the same checkpoints
     path = made / "losses.txt"
     lines = [line.split() for line in path.read_text().splitlines()] if path.exists() else []
     return Result(

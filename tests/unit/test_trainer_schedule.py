@@ -12,7 +12,7 @@ from modelwright.api.recipes import parse_mlp
 from modelwright_trainer.failures import UserFailed
 from modelwright_trainer.schedule import Schedule
 
-SHAPES = ("constant", "linear", "cosine")
+SHAPES = ("Constant", "Linear", "Cosine")
 
 
 @st.composite
@@ -39,7 +39,7 @@ def test_it_rises_to_the_end_of_the_warm_up_and_never_after(schedule: Schedule) 
     assert seen[warmup] == schedule.rate
 
 
-@given(schedules(("linear", "cosine")))
+@given(schedules(("Linear", "Cosine")))
 def test_it_ends_near_zero(schedule: Schedule) -> None:
     left = 1 / (schedule.steps - schedule.warmup)
     assert rates(schedule)[-1] <= schedule.rate * left * (1 + 1e-9)
@@ -58,7 +58,7 @@ def test_the_default_is_the_rate_itself_to_the_bit() -> None:
 
 
 def test_the_middle_of_a_cosine() -> None:
-    assert Schedule(0.2, "cosine", 10, 30).at(20) == pytest.approx(0.2 * (1 + math.cos(math.pi / 2)) / 2)
+    assert Schedule(0.2, "Cosine", 10, 30).at(20) == pytest.approx(0.2 * (1 + math.cos(math.pi / 2)) / 2)
 
 
 def test_a_warm_up_that_would_never_end_is_refused() -> None:

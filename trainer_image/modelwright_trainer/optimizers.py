@@ -13,7 +13,7 @@ from torch.nn import Parameter
 
 def optimizer(parameters: Iterable[Parameter], recipe: SteppedHyperparameters) -> torch.optim.Optimizer:
     """Of the whole or sharded parameters of a module."""
-    if recipe.optimizer == "sgd":
+    if recipe.optimizer == "SGD":
         return torch.optim.SGD(parameters, lr=recipe.learning_rate, weight_decay=recipe.weight_decay)
     return torch.optim.AdamW(parameters, lr=recipe.learning_rate, weight_decay=recipe.weight_decay)
 

@@ -12,8 +12,8 @@ from modelwright_trainer.failures import UserFailed
 
 @dataclasses.dataclass(frozen=True)
 class Schedule:
-    """`rate` after a warm-up of `warmup` steps, and from there to the last of `steps` steps as `shape` says: constant,
-    linear or cosine."""
+    """`rate` after a warm-up of `warmup` steps, and from there to the last of `steps` steps as `shape` says: Constant,
+    Linear or Cosine."""
 
     rate: float
     shape: str
@@ -35,7 +35,7 @@ class Schedule:
         rate 0 would learn nothing."""
         if step < self.warmup:
             return self.rate * (step + 1) / self.warmup
-        if self.shape == "constant":
+        if self.shape == "Constant":
             return self.rate
         done = (step - self.warmup) / (self.steps - self.warmup)
-        return self.rate * (1 - done if self.shape == "linear" else (1 + math.cos(math.pi * done)) / 2)
+        return self.rate * (1 - done if self.shape == "Linear" else (1 + math.cos(math.pi * done)) / 2)

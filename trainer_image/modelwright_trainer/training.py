@@ -18,7 +18,7 @@ import torch.distributed as dist
 from modelwright.contract import TrainingRun
 
 from modelwright_trainer import strategies
-from modelwright_trainer.checkpoint import Checkpoints
+from modelwright_trainer.checkpoint import Checkpoints, Saved
 from modelwright_trainer.data import Table
 from modelwright_trainer.failures import Preempted, UserFailed
 from modelwright_trainer.learner import Batch, Learner
@@ -83,6 +83,7 @@ class Training:
         self.fingerprint = setting.run.fingerprint(setting.table.digest, recipe.to_strings())
         self.state = State()
         self.saved_step: int | None = None
+        """Of the newest checkpoint, which may not be complete yet."""
         self._pending: list[torch.Tensor] = []
         self._pending_rows: list[int] = []
         self._look_after = 1
@@ -98,6 +99,7 @@ class Training:
         self._looked = time.monotonic()
         while not self.plan.done(self.state.cursor) and not self.state.stopped_early:
             self._step()
+        self._tell_of(self.setting.checkpoints.drained())
         return self.state
 
     def weights(self) -> Weights:
@@ -154,6 +156,7 @@ class Training:
         self._pending.append(losses[0] if len(losses) == 1 else torch.stack(losses).sum())
         self._pending_rows.append(end - begin)
         state.cursor = self.plan.after(state.cursor)
+        self._tell_of(setting.checkpoints.ended())
 
         epoch_ends = state.cursor.row == 0
         if epoch_ends:
@@ -168,6 +171,7 @@ class Training:
             strategy.meet()
             self._save()
         if stop:
+            self._tell_of(setting.checkpoints.drained())
             raise Preempted(state.cursor.step, self.saved_step)
 
     def _pieces(self, begin: int, end: int) -> list[Rows]:
@@ -275,10 +279,16 @@ class Training:
     def _save(self) -> None:
         step = self.state.cursor.step
         document = {**dataclasses.asdict(self.state), "fingerprint": self.fingerprint}
-        self.setting.checkpoints.save(step, self.strategy.tensors(), document)
+        self._tell_of(self.setting.checkpoints.save(step, self.strategy.tensors(), document))
         self.saved_step = step
-        self._tell("Training", last_checkpoint_step=step)
         self._looked = time.monotonic()
+
+    def _tell_of(self, saved: Saved | None) -> None:
+        if saved is not None:
+            self._tell(
+                "Training", last_checkpoint_step=saved.step, checkpoint_bytes=saved.size,
+                checkpoint_seconds=saved.seconds,
+            )  # fmt: skip
 
     def _tell(self, phase: str, **more: float | int | None) -> None:
         cursor = self.state.cursor

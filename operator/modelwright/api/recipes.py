@@ -45,6 +45,12 @@ Widths = Annotated[
     _form(r"-?[0-9]{1,9}( ?, ?-?[0-9]{1,9})*", _WIDTHS),
 ]
 
+Optimizer = Annotated[Literal["AdamW", "SGD"], _form("AdamW|SGD", "AdamW or SGD")]
+Schedule = Annotated[
+    Literal["Constant", "Linear", "Cosine"], _form("Constant|Linear|Cosine", "Constant, Linear or Cosine")
+]
+Precision = Annotated[Literal["fp32", "bf16"], _form("fp32|bf16", "fp32 or bf16")]
+
 
 class Hyperparameters(BaseModel):
     """What all recipes' hyperparameters share."""
@@ -85,14 +91,12 @@ class SteppedHyperparameters(Hyperparameters):
         " pieces whose gradients are added up, which takes less memory and learns the same. 0: the whole share.",
     )
     epochs: Whole = Field(default=20, ge=1, le=100_000, description="Passes over the training rows.")
-    optimizer: Literal["adamw", "sgd"] = Field(
-        default="adamw", description="adamw, or sgd: plain gradient descent without momentum."
-    )
+    optimizer: Optimizer = Field(default="AdamW", description="AdamW, or SGD: plain gradient descent without momentum.")
     weight_decay: Number = Field(
-        default=0.0, ge=0, le=1, description="Weight decay: decoupled with adamw, added to the gradient with sgd."
+        default=0.0, ge=0, le=1, description="Weight decay: decoupled with AdamW, added to the gradient with SGD."
     )
-    schedule: Literal["constant", "linear", "cosine"] = Field(
-        default="constant",
+    schedule: Schedule = Field(
+        default="Constant",
         description="The course of the learning rate after the warm-up: as it is, or down to 0 at the last step of all"
         " epochs, in a line or half a cosine.",
     )
@@ -110,7 +114,7 @@ class SteppedHyperparameters(Hyperparameters):
         description="The longest that the gradient of all parameters may be (its 2-norm); a longer one is shortened to"
         " it. 0: any length.",
     )
-    precision: Literal["fp32", "bf16"] = Field(
+    precision: Precision = Field(
         default="fp32",
         description="bf16: matrix products in bfloat16 while training; parameters, their updates and the published"
         " model stay in float32.",
@@ -156,10 +160,7 @@ def parse(recipe: str, given: Mapping[str, str]) -> Hyperparameters:
         wrong: dict[str, str] = {}
         for one in error.errors(include_url=False):
             name = str(one["loc"][0])
-            range_ = limits(names[name])
-            said = {"form": one["msg"], "literal_error": f"is not {range_}"}.get(
-                one["type"], f"is out of range: {range_}"
-            )
+            said = one["msg"] if one["type"] == "form" else f"is out of range: {limits(names[name])}"
             wrong.setdefault(name, f"{_PATH}.{name}: {given[name]!r} {said}")
         raise HyperparameterError((*unknown, *wrong.values())) from None
     if unknown:
@@ -183,9 +184,9 @@ def _unknown(recipe: str, name: str, known: list[str]) -> str:
 
 
 def limits(info: FieldInfo) -> str:
-    """The range of a hyperparameter in words: "above 0, at most 10", "one of fp32, bf16"."""
+    """The range of a hyperparameter in words: "above 0, at most 10"."""
     if get_origin(info.annotation) is Literal:
-        return f"one of {', '.join(get_args(info.annotation))}"
+        return " or ".join(get_args(info.annotation))
     words = []
     for limit in info.metadata:
         if isinstance(limit, annotated_types.Gt):
