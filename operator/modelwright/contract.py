@@ -110,6 +110,18 @@ class Workers(Shape):
         return self.replicas * self.processes_per_worker
 
 
+class Strategy(Shape):
+    """How the ranks share the work. `shard_size` is FSDP's: ranks that hold one copy of the model together; None is
+    all of them. The others are LocalSGD's: steps between two averagings, and the outer optimizer's learning rate and
+    Nesterov momentum."""
+
+    type: Literal["DDP", "FSDP", "LocalSGD"] = "DDP"
+    shard_size: int | None = Field(default=None, ge=1)
+    local_steps: int = Field(default=1, ge=1)
+    outer_learning_rate: float = Field(default=1.0, gt=0)
+    outer_momentum: float = Field(default=0.0, ge=0, lt=1)
+
+
 class Checkpointing(Shape):
     every_steps: int = Field(default=50, ge=1)
     keep: int = Field(default=2, ge=1)
@@ -169,6 +181,7 @@ class TrainingRun(Shape):
     data: Data
     trainer: Trainer
     workers: Workers = Workers()
+    strategy: Strategy = Strategy()
     checkpoint: Checkpointing = Checkpointing()
     early_stopping: EarlyStopping | None = None
     evaluation: Evaluation = Evaluation()
@@ -190,6 +203,9 @@ class TrainingRun(Shape):
             "hyperparameters": dict(hyperparameters),
             "earlyStopping": self.early_stopping.to_json() if self.early_stopping else None,
         }
+        # DDP and FSDP give the same model, and go on from each other's checkpoints.
+        if self.strategy.type == "LocalSGD":
+            stated["strategy"] = self.strategy.to_json()
         return "sha256:" + hashlib.sha256(json.dumps(stated, sort_keys=True).encode()).hexdigest()
 
 
@@ -317,6 +333,8 @@ class Progress(Shape):
     """What a pod serves as JSON at /progress; times are seconds since the epoch (Unix), losses means over rows.
 
     Phases: Starting, Loading, Training, Evaluating, Publishing, Done, Failed. A `step` is one global batch.
+    `checkpoint_bytes` and `checkpoint_seconds` are the size of the newest complete checkpoint, over all ranks, and how
+    long writing it took.
     """
 
     phase: str = "Starting"
@@ -332,6 +350,8 @@ class Progress(Shape):
     validation_accuracy: float | None = None
     samples_per_second: float = 0.0
     last_checkpoint_step: int | None = None
+    checkpoint_bytes: int | None = None
+    checkpoint_seconds: float | None = None
     resumed_from_step: int | None = None
     updated: float = 0.0
     ranks: tuple[RankState, ...] = ()
@@ -347,6 +367,8 @@ METRICS: Mapping[str, str] = {
     "modelwright_training_validation_accuracy": "Accuracy on the validation split after the last epoch.",
     "modelwright_training_samples_per_second": "Rows trained on per second, over all ranks.",
     "modelwright_training_last_checkpoint_step": "The step of the newest complete checkpoint.",
+    "modelwright_training_checkpoint_bytes": "Size of the newest complete checkpoint, over all ranks.",
+    "modelwright_training_checkpoint_seconds": "How long writing the newest complete checkpoint took.",
     "modelwright_training_last_update_timestamp_seconds": "When a rank of this pod last told of its progress.",
     "modelwright_training_rank_step": "The step of each rank of this pod; labels rank and phase.",
 }

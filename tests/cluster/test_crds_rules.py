@@ -405,9 +405,41 @@ REFUSED: dict[str, tuple[Manifest, list[str]]] = {
             " workers find each other by them"
         ],
     ),
-    "a strategy that does not exist yet": (
-        training_job(strategy__type="FSDP"),
-        ['spec.strategy.type: Unsupported value: "FSDP": supported values: "DDP"'],
+    "a strategy that does not exist": (
+        training_job(strategy__type="ZeRO"),
+        ['spec.strategy.type: Unsupported value: "ZeRO": supported values: "DDP", "FSDP", "LocalSGD"'],
+    ),
+    "local steps where there are none": (
+        training_job(strategy={"localSteps": 8}),
+        [
+            "spec.strategy: Invalid value: localSteps, outerLearningRate and outerMomentum are of LocalSGD, and type is"
+            " DDP; leave them out"
+        ],
+    ),
+    "local steps without their number": (
+        training_job(strategy={"type": "LocalSGD"}),
+        [
+            "spec.strategy: Invalid value: localSteps is required with LocalSGD: how many steps each process trains by"
+            " itself, such as 16"
+        ],
+    ),
+    "shards where there are none": (
+        training_job(strategy={"type": "LocalSGD", "localSteps": 8, "shardSize": 2}),
+        ["spec.strategy.shardSize: Invalid value: shardSize is of FSDP, and type is LocalSGD; leave it out"],
+    ),
+    "an outer optimizer out of range": (
+        training_job(strategy={"type": "LocalSGD", "localSteps": 8, "outerLearningRate": "0", "outerMomentum": "1"}),
+        [
+            "spec.strategy.outerLearningRate: Invalid value: 0 is out of range: above 0, at most 10",
+            "spec.strategy.outerMomentum: Invalid value: 1 is out of range: at least 0, below 1",
+        ],
+    ),
+    "copies of the model that do not come out even": (
+        training_job(workers={"replicas": 3, "processesPerWorker": 2}, strategy={"type": "FSDP", "shardSize": 4}),
+        [
+            "spec.strategy.shardSize: Invalid value: shardSize does not divide the number of processes,"
+            " workers.replicas times workers.processesPerWorker; write one of its divisors"
+        ],
     ),
     "an unknown metric": (
         training_job(evaluation={"metrics": ["accuracy", "acuracy"]}),
@@ -521,6 +553,13 @@ TAKEN: dict[str, Manifest] = {
         trainer={"image": f"registry/team/own@{DIGEST}", "args": ["--fast"], "env": [{"name": "LEVEL", "value": "3"}]},
         checkpoint={"keep": 3}, failurePolicy={"maxRestarts": 0, "stallTimeout": "30s"},
         evaluation={"gates": [{"metric": "accuracy", "min": "0.9"}]},
+    ),
+    "copies of the model, two processes each": training_job(
+        workers={"replicas": 3, "processesPerWorker": 2}, strategy={"type": "FSDP", "shardSize": 2}
+    ),
+    "copies of as many processes as the GPUs say": training_job(strategy={"type": "FSDP", "shardSize": 2}),
+    "averages with an outer optimizer": training_job(
+        strategy={"type": "LocalSGD", "localSteps": 8, "outerLearningRate": "0.7", "outerMomentum": "0.9"}
     ),
     "a pre-release": training_job(publish__version="1.0.0-rc.1"),
     "workers that may be fewer": training_job(

@@ -95,8 +95,15 @@ class PodProcess:
         return summary
 
 
-def start(run: TrainingRun, folder: Path, *, index: int = 0, environment: dict[str, str] | None = None) -> PodProcess:
-    """Starts pod `index` of a job; `folder` is new."""
+def start(
+    run: TrainingRun,
+    folder: Path,
+    *,
+    index: int = 0,
+    environment: dict[str, str] | None = None,
+    python: str = sys.executable,
+) -> PodProcess:
+    """Starts pod `index` of a job; `folder` is new. `python` is of an environment with torch."""
     folder.mkdir(parents=True)
     port = free_port()
     (folder / "job.json").write_text(run.model_copy(update={"progress_port": port}).to_json())
@@ -108,7 +115,7 @@ def start(run: TrainingRun, folder: Path, *, index: int = 0, environment: dict[s
     )
     with (folder / "log").open("w") as log:
         process = subprocess.Popen(
-            ["setpriv", "--pdeathsig", "TERM", sys.executable, "-c", program], text=True, stdout=log, stderr=log,
+            ["setpriv", "--pdeathsig", "TERM", python, "-c", program], text=True, stdout=log, stderr=log,
             env={**os.environ, **KEYS, "JOB_COMPLETION_INDEX": str(index),
                  "OMP_NUM_THREADS": "1", **(environment or {})},
         )  # fmt: skip

@@ -29,7 +29,8 @@ def test_a_misspelt_name_is_told_with_the_nearest_right_one(name: str) -> None:
 
 def test_a_name_that_is_near_nothing_is_told_with_all_names() -> None:
     assert said(temperature="1")[0].endswith(
-        "there are learningRate, batchSize, epochs, weightDecay, seed, hiddenSizes, dropout"
+        "there are learningRate, batchSize, microBatchSize, epochs, optimizer, weightDecay, schedule, warmupSteps,"
+        " gradientClipping, precision, seed, hiddenSizes, dropout"
     )
 
 
@@ -40,6 +41,9 @@ def test_a_name_that_is_near_nothing_is_told_with_all_names() -> None:
         ("learningRate", "fast", "'fast' is not a number, such as 0.001 or 1e-3"),
         ("learningRate", "nan", "'nan' is not a number, such as 0.001 or 1e-3"),
         ("learningRate", "1e999", "'1e999' is out of range: above 0, at most 10"),
+        ("gradientClipping", "-1", "'-1' is out of range: at least 0, at most 1000000"),
+        ("schedule", "cosine", "'cosine' is not Constant, Linear or Cosine"),
+        ("precision", "fp16", "'fp16' is not fp32 or bf16"),
         ("dropout", "1", "'1' is out of range: at least 0, below 1"),
         ("batchSize", "6_4", "'6_4' is not a whole number, such as 64"),
         ("batchSize", "64.0", "'64.0' is not a whole number, such as 64"),
@@ -77,7 +81,13 @@ def test_an_unknown_recipe_is_told_with_those_that_exist() -> None:
         hidden_sizes=st.lists(st.integers(1, 65536), min_size=1, max_size=16).map(tuple),
         learning_rate=st.floats(1e-12, 10),
         batch_size=st.integers(1, 1_000_000),
+        micro_batch_size=st.integers(0, 1_000_000),
         epochs=st.integers(1, 100_000),
+        optimizer=st.sampled_from(["AdamW", "SGD"]),
+        schedule=st.sampled_from(["Constant", "Linear", "Cosine"]),
+        warmup_steps=st.integers(0, 1_000_000),
+        gradient_clipping=st.floats(0, 1_000_000),
+        precision=st.sampled_from(["fp32", "bf16"]),
         weight_decay=st.floats(0, 1),
         dropout=st.floats(0, 1, exclude_max=True),
         seed=st.integers(0, 2**32 - 1),

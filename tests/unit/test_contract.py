@@ -35,6 +35,14 @@ def test_the_fingerprint_does_not_know_the_number_of_workers() -> None:
     assert run.fingerprint("sha256:e", asked) != run.fingerprint("sha256:d", asked)
 
 
+def test_the_fingerprint_tells_strategies_apart_that_train_another_model() -> None:
+    def of(**strategy: object) -> str:
+        return TrainingRun.model_validate({**RUN, "strategy": strategy}).fingerprint("sha256:d", {})
+
+    assert of(type="FSDP", shardSize=2) == of(type="FSDP") == of(type="DDP")
+    assert len({of(), of(type="LocalSGD", localSteps=4), of(type="LocalSGD", localSteps=4, outerMomentum=0.9)}) == 3
+
+
 def test_fractions_that_are_not_a_whole_are_refused() -> None:
     with pytest.raises(ValidationError, match="not 1"):
         Split(train=0.8, validation=0.1, test=0.2)

@@ -6,6 +6,7 @@ import copy
 from typing import Any
 
 import pytest
+from modelwright import contract
 from modelwright.api.training_job import TrainingJob
 from modelwright.controllers.trainingjob import resolve
 from modelwright.owncode import Code, OwnRun
@@ -97,6 +98,35 @@ def test_the_pods_are_told_when_to_stop_and_when_they_hang(stated: dict[str, obj
     assert (run.early_stopping.metric, run.early_stopping.mode, run.early_stopping.patience) == (metric, mode, 5)
     assert run.stall_seconds == 90
     assert resolve.blueprint(job(), SETTINGS, attempt=1, owner={"uid": "uid"}).run.early_stopping is None
+
+
+@pytest.mark.parametrize(
+    ("stated", "told"),
+    [
+        (None, contract.Strategy()),
+        ({"type": "FSDP", "shardSize": 2}, contract.Strategy(type="FSDP", shard_size=2)),
+        (
+            {"type": "LocalSGD", "localSteps": 8, "outerLearningRate": "0.7", "outerMomentum": "0.9"},
+            contract.Strategy(type="LocalSGD", local_steps=8, outer_learning_rate=0.7, outer_momentum=0.9),
+        ),
+    ],
+)
+def test_the_pods_are_told_how_to_share_the_work(stated: dict[str, object] | None, told: contract.Strategy) -> None:
+    spec = job(strategy=stated, workers={"replicas": 4})
+    run = resolve.blueprint(spec, SETTINGS, attempt=1, owner={"uid": "uid"}).run
+    assert isinstance(run, contract.TrainingRun)
+    assert run.strategy == told
+
+
+def test_copies_of_the_model_that_do_not_come_out_even_are_refused_where_gpus_say_how_many_processes_there_are() -> (
+    None
+):
+    workers = {"replicas": 3, "resources": {"limits": {"nvidia.com/gpu": 3}}}
+    wanted = resolve.wanted(job(strategy={"type": "FSDP", "shardSize": 2}, workers=workers), SETTINGS)
+    assert (wanted.problem_reason, wanted.problem) == (
+        "InvalidSpec",
+        "spec.strategy.shardSize: 2 does not divide the processes of 3 workers with 3 processes each",
+    )
 
 
 def test_an_upgrade_of_the_operator_restarts_nobody() -> None:

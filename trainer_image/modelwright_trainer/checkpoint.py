@@ -5,15 +5,21 @@
 Each rank writes and uploads its own files; `state.json` names all with their digests; `.metadata` comes last and is
 created, never overwritten: a checkpoint without it does not exist. The attempt in the name keeps a late attempt's files
 apart from those of the attempt that took over.
+
+The training waits while its state is copied, and goes on while the copy is written. One copy is on its way at most.
 """
 
 from __future__ import annotations
 
+import dataclasses
+import datetime
 import json
 import pickle
 import shutil
 import sys
+import time
 from collections.abc import Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -63,30 +69,71 @@ class _Reader(dcp.FileSystemReader):
         return metadata
 
 
+@dataclasses.dataclass(frozen=True)
+class Saved:
+    """A complete checkpoint: its size in bytes, over all ranks, and the seconds that writing it took."""
+
+    step: int
+    size: int
+    seconds: float
+
+
 class Checkpoints:
-    """The checkpoints of one job, seen from one rank. Its methods are collective: all ranks call them together, and
-    all end with the same answer. `scratch` is a folder of this rank alone."""
+    """The checkpoints of one job, seen from one rank. Its methods are collective, but for `ended`: all ranks call them
+    together, and all end with the same answer. `scratch` is a folder of this rank alone. `waited` are the seconds that
+    the training has waited for checkpoints."""
 
     def __init__(self, store: Store, run: TrainingRun, rank: int, scratch: Path) -> None:
         self._store, self._run, self._rank, self._scratch = store, run, rank, scratch
         self._uri = folder_uri(run)
+        # What is said while one is written must not come between what the training's ranks say to each other.
+        patience = datetime.timedelta(seconds=max(run.stall_seconds, run.workers.rendezvous_seconds))
+        self._group = dist.new_group(backend="gloo", timeout=patience)
+        self._writer = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
+        self._pending: Future[Saved] | None = None
+        self.waited = 0.0
 
-    def save(self, step: int, tensors: Mapping[str, Any], state: Mapping[str, Any]) -> None:
-        """Saves `tensors` (a state dict) and `state` (JSON), and removes what is older than the ones to keep."""
+    def save(self, step: int, tensors: Mapping[str, Any], state: Mapping[str, Any]) -> Saved | None:
+        """Begins to save `tensors` (a state dict, of which a copy is made) and `state` (JSON), and to remove what is
+        older than the ones to keep. Waits for the save before where that has not ended, and gives it; raises its
+        error."""
+        before, began = self.drained(), time.monotonic()
+        copy = _copied(tensors)
+        self._pending = self._writer.submit(self._write, step, copy, dict(state))
+        self.waited += time.monotonic() - began
+        return before
+
+    def ended(self) -> Saved | None:
+        """A save that has ended since the last look; raises its error, such as a StoreError."""
+        return self.drained() if self._pending is not None and self._pending.done() else None
+
+    def drained(self) -> Saved | None:
+        """Waits for what is being saved, if anything is; raises its error."""
+        pending, self._pending = self._pending, None
+        if pending is None:
+            return None
+        began = time.monotonic()
+        try:
+            return pending.result()
+        finally:
+            self.waited += time.monotonic() - began
+
+    def _write(self, step: int, tensors: dict[str, Any], state: Mapping[str, Any]) -> Saved:
+        began = time.monotonic()
         name = Name(step, self._run.attempt)
         folder = self._scratch / str(name)
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)  # a rank that has nothing to write would make none
-        dcp.save(dict(tensors), checkpoint_id=folder)
+        dcp.save(tensors, checkpoint_id=folder, process_group=self._group)
         own = [file_entry(path, path.name) for path in sorted(folder.iterdir()) if path.name != METADATA]
         for file in own:
             self._store.write(f"{self._uri}/{name}/{file.path}", folder / file.path)
         # A rank that has failed is known to the others here: they fail with it, and `.metadata` is not written.
         gathered: list[Any] = [None] * dist.get_world_size()
-        dist.all_gather_object(gathered, [file.model_dump() for file in own])
+        dist.all_gather_object(gathered, [file.model_dump() for file in own], group=self._group)
         if self._rank == 0:
             files = {file["path"]: file["digest"] for part in gathered for file in part}
-            document = json.dumps({"state": dict(state), "files": files}).encode()
+            document = json.dumps({"state": state, "files": files}).encode()
             self._store.write(f"{self._uri}/{name}/{STATE}", document)
             try:
                 self._store.create(f"{self._uri}/{name}/{METADATA}", (folder / METADATA).read_bytes())
@@ -95,8 +142,10 @@ class Checkpoints:
                 if error.trouble is not Trouble.EXISTS:
                     raise
             self._remove_old(name)
-        dist.barrier()
+        dist.barrier(group=self._group)
         shutil.rmtree(folder, ignore_errors=True)
+        size = sum(file["size"] for part in gathered for file in part)
+        return Saved(step, size, time.monotonic() - began)
 
     def _remove_old(self, newest: Name) -> None:
         """Keeps the newest ones up to `newest`; those of later attempts are none of this attempt's business."""
@@ -160,5 +209,14 @@ class Checkpoints:
     def load(self, name: Name, tensors: dict[str, Any]) -> None:
         """Fills `tensors`, a state dict of the right shapes, in place."""
         folder = self._scratch / f"resume-{name}"
-        dcp.load(tensors, storage_reader=_Reader(folder))
+        dcp.load(tensors, storage_reader=_Reader(folder), process_group=self._group)
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _copied(value: Any) -> Any:
+    """A state dict whose tensors, or this rank's shares of them, are copies in main memory."""
+    if isinstance(value, torch.Tensor):
+        return value.detach().clone() if value.device.type == "cpu" else value.detach().to("cpu")
+    if isinstance(value, dict):
+        return {name: _copied(one) for name, one in value.items()}
+    return type(value)(_copied(one) for one in value) if isinstance(value, list | tuple) else value

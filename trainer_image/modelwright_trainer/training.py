@@ -1,12 +1,14 @@
-"""The training loop: data-parallel, resumable at any step, and the same whatever happened in between."""
+"""The training loop: resumable at any step, and the same whatever happened in between. How the ranks share the work is
+the strategy's."""
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,16 +16,16 @@ import numpy as np
 import torch
 import torch.distributed as dist
 from modelwright.contract import TrainingRun
-from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_dict
-from torch.nn.parallel import DistributedDataParallel
 
-from modelwright_trainer.checkpoint import Checkpoints
+from modelwright_trainer import strategies
+from modelwright_trainer.checkpoint import Checkpoints, Saved
 from modelwright_trainer.data import Table
 from modelwright_trainer.failures import Preempted, UserFailed
-from modelwright_trainer.learner import Batch, Learner, whole
+from modelwright_trainer.learner import Batch, Learner
 from modelwright_trainer.onnxgraph import Weights
 from modelwright_trainer.order import Cursor, Plan, share
 from modelwright_trainer.progressfile import Teller
+from modelwright_trainer.schedule import Schedule
 from modelwright_trainer.split import Rows
 
 # The ranks look at each other (losses, stop flag) about this often; it bounds how late a stop is noticed.
@@ -74,15 +76,14 @@ class Training:
         self.setting = setting
         self.learner, recipe = setting.learner, setting.learner.hyperparameters
         self.plan = Plan(len(setting.parts["train"]), recipe.batch_size, recipe.epochs, recipe.seed)
+        self.schedule = Schedule.of(recipe, self.plan.steps)
         torch.manual_seed(recipe.seed)
-        self.module = self.learner.module().to(setting.device)
-        self.parallel = DistributedDataParallel(self.module)
-        self.optimizer = torch.optim.AdamW(
-            self.module.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay
-        )
+        module = self.learner.module().to(setting.device)
+        self.strategy = strategies.made(setting.run.strategy, module, recipe, setting.device)
         self.fingerprint = setting.run.fingerprint(setting.table.digest, recipe.to_strings())
         self.state = State()
         self.saved_step: int | None = None
+        """Of the newest checkpoint, which may not be complete yet."""
         self._pending: list[torch.Tensor] = []
         self._pending_rows: list[int] = []
         self._look_after = 1
@@ -92,38 +93,43 @@ class Training:
     def run(self) -> State:
         """Trains to the end, from the newest checkpoint where there is one. Raises Preempted after a stop, with a
         checkpoint written."""
-        self._settle_buckets()
+        self._settle()
         self._resume()
         self._tell("Training")
         self._looked = time.monotonic()
         while not self.plan.done(self.state.cursor) and not self.state.stopped_early:
             self._step()
+        self._tell_of(self.setting.checkpoints.drained())
         return self.state
 
     def weights(self) -> Weights:
-        """The whole trained state dict."""
-        return whole(self.module)
+        """The whole trained state dict; of use on rank 0 alone. Collective."""
+        return self.strategy.weights()
 
-    def _settle_buckets(self) -> None:
-        """One pass without effect. DDP arranges its buckets anew after the first backward pass; with more than two
-        ranks that changes the order in which floats are added, and a resumed run must begin with the arrangement that
-        an undisturbed one has."""
+    def _settle(self) -> None:
+        """Passes without effect. DDP arranges its buckets anew after the first backward pass; with more than two ranks
+        that changes the order in which floats are added, and a resumed run must begin with the arrangement that an
+        undisturbed one has."""
         one = self._batch(np.zeros(1, dtype=np.int64))
+        self.strategy.module.eval()  # what is normalized over a batch takes no single row in training
         for _ in range(2):
-            self.learner.loss(self.parallel(one.features), one).backward()
-            self.optimizer.zero_grad()
+            self._loss(one).backward()
+            self.strategy.optimizer.zero_grad()
+
+    def _loss(self, batch: Batch) -> torch.Tensor:
+        """The sum over the batch's rows."""
+        half = self.learner.hyperparameters.precision == "bf16"
+        with torch.autocast(self.setting.device.type, torch.bfloat16, enabled=half):
+            return self.learner.loss(self.strategy.forward(batch.features), batch)
 
     def _resume(self) -> None:
         found = self.setting.checkpoints.newest(self.fingerprint)
         if found is None:
             return
         name, document = found
-        tensors = self._tensors()
+        tensors = self.strategy.tensors()
         self.setting.checkpoints.load(name, tensors)
-        set_state_dict(
-            self.module, self.optimizer,
-            model_state_dict=tensors["model"], optim_state_dict=tensors["optimizer"],
-        )  # fmt: skip
+        self.strategy.restore(tensors)
         self.state = State.parse(document)
         self.saved_step = name.step
         last = self.state.history[-1] if self.state.history else {}
@@ -131,37 +137,58 @@ class Training:
         if self.setting.rank == 0:
             print(f"resumed from the checkpoint at step {name.step} ({name})", flush=True)
 
-    def _tensors(self) -> dict[str, Any]:
-        model, optimizer = get_state_dict(self.module, self.optimizer)
-        return {"model": model, "optimizer": optimizer}
-
     def _step(self) -> None:
-        setting, state = self.setting, self.state
+        setting, state, strategy = self.setting, self.state, self.strategy
         begin, end = self.plan.batch_at(state.cursor)
-        first, last = share(begin, end, setting.rank, setting.world_size)
         torch.manual_seed(_step_seed(self.plan.seed, state.cursor.step, setting.rank))
-        batch = self.learner.augmented(self._batch(self._ordered(state.cursor.epoch)[first:last]))
-        self.parallel.train()
-        self.optimizer.zero_grad()
-        total = self.learner.loss(self.parallel(batch.features), batch)
-        # DDP takes the mean over the ranks, whose pieces may differ in size: weighted so, it is the mean over the rows.
-        (total * (setting.world_size / (end - begin))).backward()
-        self.optimizer.step()
-        self._pending.append(total.detach())
+        strategy.module.train()
+        pieces = self._pieces(begin, end)
+        losses = []
+        for number, rows in enumerate(pieces, start=1):
+            batch = self.learner.augmented(self._batch(rows))
+            with strategy.held_back() if number < len(pieces) else contextlib.nullcontext():
+                total = self._loss(batch)
+                # The strategy takes the mean over the ranks, whose pieces may differ in size: weighted so, it is the
+                # mean over the rows.
+                (total * (setting.world_size / (end - begin))).backward()
+            losses.append(total.detach())
+        strategy.update(self.schedule.at(state.cursor.step))
+        self._pending.append(losses[0] if len(losses) == 1 else torch.stack(losses).sum())
         self._pending_rows.append(end - begin)
         state.cursor = self.plan.after(state.cursor)
+        self._tell_of(setting.checkpoints.ended())
 
         epoch_ends = state.cursor.row == 0
-        save = state.cursor.step % setting.run.checkpoint.every_steps == 0
+        if epoch_ends:
+            strategy.meet()
+        save = strategy.together and self._is_due(state.cursor.step)
         if not (epoch_ends or save or len(self._pending) >= self._look_after):
             return
         stop = self._look()
         if epoch_ends:
             self._end_epoch()
         if save or stop:
+            strategy.meet()
             self._save()
         if stop:
+            self._tell_of(setting.checkpoints.drained())
             raise Preempted(state.cursor.step, self.saved_step)
+
+    def _pieces(self, begin: int, end: int) -> list[Rows]:
+        """This rank's rows of the global batch, in micro-batches: as many on all ranks, so that a rank with fewer rows
+        still takes part in what they do together."""
+        setting, size = self.setting, self.learner.hyperparameters.micro_batch_size
+        largest = -(-(end - begin) // setting.world_size)
+        count = -(-largest // size) if size else 1
+        first, last = share(begin, end, setting.rank, setting.world_size)
+        order = self._ordered(self.state.cursor.epoch)
+        cuts = [share(first, last, number, count) for number in range(count)]
+        return [order[one:other] for one, other in cuts]
+
+    def _is_due(self, step: int) -> bool:
+        """Whether a checkpoint is to be written, or was while the ranks were apart."""
+        every = self.setting.run.checkpoint.every_steps
+        return step // every > (self.saved_step or 0) // every
 
     def _look(self) -> bool:
         """Gathers the losses since the last look, and whether any rank was told to stop. All ranks add up in the same
@@ -213,23 +240,32 @@ class Training:
         self._looked = time.monotonic()
 
     def _validate(self) -> dict[str, float]:
-        """The learner's figures of the validation split, each rank on its share, the same on all ranks."""
+        """The learner's figures of the validation split, each rank on its share, the same on all ranks; in float32, as
+        the published file computes."""
         rows = self.setting.parts["validation"]
-        first, last = share(0, len(rows), self.setting.rank, self.setting.world_size)
-        self.module.eval()
+        self.strategy.module.eval()
         with torch.no_grad():
             # A rank without a share still has to know how many sums there are: those of no rows.
             own = self._sums(rows[:0])
-            for piece in self.learner.pieces(rows[first:last]):
+            for piece in self._shared_pieces(rows):
                 own += self._sums(piece)
         gathered = [torch.empty_like(own) for _ in range(self.setting.world_size)]
         dist.all_gather(gathered, own)
         columns = zip(*(part.tolist() for part in gathered), strict=True)
         return self.learner.figures(np.array([math.fsum(column) for column in columns]), len(rows))
 
+    def _shared_pieces(self, rows: Rows) -> Iterator[Rows]:
+        """This rank's share of `rows` in pieces, as many on all ranks: a sharded module is put together by all of
+        them."""
+        first, last = share(0, len(rows), self.setting.rank, self.setting.world_size)
+        largest = -(-len(rows) // self.setting.world_size)
+        size = self.learner.evaluation_rows
+        for at in range(0, largest, size):
+            yield rows[first + at : min(first + at + size, last)]
+
     def _sums(self, rows: Rows) -> torch.Tensor:
         batch = self._batch(rows)
-        return self.learner.sums(self.module(batch.features), batch).cpu()
+        return self.learner.sums(self.strategy.module(batch.features), batch).cpu()
 
     def _consider_stopping(self, figures: Mapping[str, float]) -> None:
         rule, state = self.setting.run.early_stopping, self.state
@@ -243,10 +279,16 @@ class Training:
     def _save(self) -> None:
         step = self.state.cursor.step
         document = {**dataclasses.asdict(self.state), "fingerprint": self.fingerprint}
-        self.setting.checkpoints.save(step, self._tensors(), document)
+        self._tell_of(self.setting.checkpoints.save(step, self.strategy.tensors(), document))
         self.saved_step = step
-        self._tell("Training", last_checkpoint_step=step)
         self._looked = time.monotonic()
+
+    def _tell_of(self, saved: Saved | None) -> None:
+        if saved is not None:
+            self._tell(
+                "Training", last_checkpoint_step=saved.step, checkpoint_bytes=saved.size,
+                checkpoint_seconds=saved.seconds,
+            )  # fmt: skip
 
     def _tell(self, phase: str, **more: float | int | None) -> None:
         cursor = self.state.cursor

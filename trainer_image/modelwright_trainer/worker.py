@@ -26,7 +26,7 @@ from modelwright_trainer.checkpoint import Checkpoints
 from modelwright_trainer.data import Table
 from modelwright_trainer.failures import DataFailed, UserFailed, failure_of, outcome_of
 from modelwright_trainer.hyperparameters import hyperparameters
-from modelwright_trainer.onnxgraph import Session
+from modelwright_trainer.onnxgraph import Session, Weights
 from modelwright_trainer.outcome import Failed
 from modelwright_trainer.progressfile import JOB_FILE, RUN_FOLDER, Teller, replace
 from modelwright_trainer.split import PARTS, Rows, split
@@ -131,12 +131,13 @@ def _work(run: TrainingRun, rank: int, folder: Path, teller: Teller) -> Summary:
     training = Training(setting)
     training.run()
     teller.tell(phase="Evaluating")
+    weights = training.weights()
     if rank != 0:
         return _summary(run, Outcome.SUCCEEDED, teller)
     made = scratch / "artifact"
     shutil.rmtree(made, ignore_errors=True)
     made.mkdir()
-    figures, manifest = _evaluated(training, made)
+    figures, manifest = _evaluated(training, weights, made)
     print(f"test: {' '.join(f'{name}={value:.6g}' for name, value in figures.items())}", flush=True)
     teller.tell(phase="Publishing")
     published = export.publish(store, run, manifest, made)
@@ -144,11 +145,10 @@ def _work(run: TrainingRun, rank: int, folder: Path, teller: Teller) -> Summary:
     return _summary(run, Outcome.SUCCEEDED, teller, artifact=published, metrics=figures)
 
 
-def _evaluated(training: Training, folder: Path) -> tuple[dict[str, float], artifact.Manifest]:
+def _evaluated(training: Training, weights: Weights, folder: Path) -> tuple[dict[str, float], artifact.Manifest]:
     """Exports to `folder`, measures what was exported, and lets the gates decide; only then there is a manifest."""
     setting, state = training.setting, training.state
     run, learner, table, parts = setting.run, setting.learner, setting.table, setting.parts
-    weights = training.weights()
     learner.write(weights, folder)
     session = Session(folder)
     test = parts["test"]

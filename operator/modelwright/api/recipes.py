@@ -7,7 +7,7 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 import annotated_types
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
@@ -45,6 +45,12 @@ Widths = Annotated[
     _form(r"-?[0-9]{1,9}( ?, ?-?[0-9]{1,9})*", _WIDTHS),
 ]
 
+Optimizer = Annotated[Literal["AdamW", "SGD"], _form("AdamW|SGD", "AdamW or SGD")]
+Schedule = Annotated[
+    Literal["Constant", "Linear", "Cosine"], _form("Constant|Linear|Cosine", "Constant, Linear or Cosine")
+]
+Precision = Annotated[Literal["fp32", "bf16"], _form("fp32|bf16", "fp32 or bf16")]
+
 
 class Hyperparameters(BaseModel):
     """What all recipes' hyperparameters share."""
@@ -73,19 +79,53 @@ def _exact(value: Any) -> bool:
 class SteppedHyperparameters(Hyperparameters):
     """What the recipes share that are trained in steps, by gradients."""
 
-    learning_rate: Number = Field(default=0.001, gt=0, le=10, description="Step size of AdamW.")
+    learning_rate: Number = Field(default=0.001, gt=0, le=10, description="The optimizer's step size.")
     batch_size: Whole = Field(
         default=64, ge=1, le=1_000_000, description="Rows of a global batch: of all workers together."
     )
+    micro_batch_size: Whole = Field(
+        default=0,
+        ge=0,
+        le=1_000_000,
+        description="The most rows that a process computes at once: a larger share of the global batch is done in"
+        " pieces whose gradients are added up, which takes less memory and learns the same. 0: the whole share.",
+    )
     epochs: Whole = Field(default=20, ge=1, le=100_000, description="Passes over the training rows.")
-    weight_decay: Number = Field(default=0.0, ge=0, le=1, description="Decoupled weight decay of AdamW.")
+    optimizer: Optimizer = Field(default="AdamW", description="AdamW, or SGD: plain gradient descent without momentum.")
+    weight_decay: Number = Field(
+        default=0.0, ge=0, le=1, description="Weight decay: decoupled with AdamW, added to the gradient with SGD."
+    )
+    schedule: Schedule = Field(
+        default="Constant",
+        description="The course of the learning rate after the warm-up: as it is, or down to 0 at the last step of all"
+        " epochs, in a line or half a cosine.",
+    )
+    warmup_steps: Whole = Field(
+        default=0,
+        ge=0,
+        le=1_000_000,
+        description="Global batches in which the learning rate rises in a line from almost 0; fewer than there are in"
+        " all epochs.",
+    )
+    gradient_clipping: Number = Field(
+        default=0.0,
+        ge=0,
+        le=1_000_000,
+        description="The longest that the gradient of all parameters may be (its 2-norm); a longer one is shortened to"
+        " it. 0: any length.",
+    )
+    precision: Precision = Field(
+        default="fp32",
+        description="bf16: matrix products in bfloat16 while training; parameters, their updates and the published"
+        " model stay in float32.",
+    )
     seed: Whole = Field(
         default=0, ge=0, le=2**32 - 1, description="Of the initial weights, the order of rows and the dropout."
     )
 
 
 class MlpHyperparameters(SteppedHyperparameters):
-    """A multilayer perceptron: linear layers with ReLU and dropout between, trained with AdamW."""
+    """A multilayer perceptron: linear layers with ReLU and dropout between, trained by gradients."""
 
     hidden_sizes: Widths = Field(
         default=(128, 64), min_length=1, max_length=16, description="Widths of the hidden layers, first to last."
@@ -145,6 +185,8 @@ def _unknown(recipe: str, name: str, known: list[str]) -> str:
 
 def limits(info: FieldInfo) -> str:
     """The range of a hyperparameter in words: "above 0, at most 10"."""
+    if get_origin(info.annotation) is Literal:
+        return " or ".join(get_args(info.annotation))
     words = []
     for limit in info.metadata:
         if isinstance(limit, annotated_types.Gt):

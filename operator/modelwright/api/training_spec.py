@@ -64,6 +64,15 @@ def _on_volumes_alone(spec: TrainingJobSpec) -> bool:
     )
 
 
+def _leaves_a_rest(spec: TrainingJobSpec) -> bool:
+    workers, size = spec.workers, spec.strategy.shard_size if spec.strategy else None
+    return (
+        size is not None
+        and workers.processes_per_worker is not None
+        and workers.replicas * workers.processes_per_worker % size != 0
+    )
+
+
 class TrainingJobSpec(ApiModel):
     """What to train, on what, how, and when it is good enough. All but `publish` can be changed, so that a mistake can
     be corrected where it was made."""
@@ -122,6 +131,14 @@ class TrainingJobSpec(ApiModel):
             "minReplicas is for want of room, and a queue finds room for all workers or none; leave out one of them",
             lambda spec: spec.queue_name is None or spec.workers.min_replicas is None,
             field="workers.minReplicas",
+        ),
+        Rule(
+            "!has(self.strategy) || !has(self.strategy.shardSize) || !has(self.workers.processesPerWorker)"
+            " || self.workers.replicas * self.workers.processesPerWorker % self.strategy.shardSize == 0",
+            "shardSize does not divide the number of processes, workers.replicas times workers.processesPerWorker;"
+            " write one of its divisors",
+            lambda spec: not _leaves_a_rest(spec),
+            field="strategy.shardSize",
         ),
         *OWN_CODE_RULES,
     )

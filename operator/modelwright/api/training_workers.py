@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from decimal import Decimal
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, StringConstraints
@@ -10,7 +11,7 @@ from pydantic import Field, StringConstraints
 from modelwright.api.base import ApiModel
 from modelwright.api.pods import PodTemplateOverlay, Resources
 from modelwright.api.rules import Rule, Rules, cel_matches
-from modelwright.api.types import Duration, duration_between
+from modelwright.api.types import DecimalText, Duration, cel_is_decimal, duration_between
 
 # Names of objects that others make: DNS subdomains.
 _SUBDOMAIN = "[a-z0-9]([a-z0-9.-]*[a-z0-9])?"
@@ -75,8 +76,75 @@ class Workers(ApiModel):
 class Strategy(ApiModel):
     """How the workers share the work."""
 
-    type: Literal["DDP"] = Field(
-        default="DDP", description="DDP: each worker holds the whole model; gradients are averaged after every batch."
+    type: Literal["DDP", "FSDP", "LocalSGD"] = Field(
+        default="DDP",
+        description="DDP: each process holds the whole model; gradients are averaged at every step. FSDP: each holds a"
+        " share of every tensor, for models that are too large for one; the result is the same. LocalSGD: each trains"
+        " by itself for localSteps steps, then the models are averaged; for slow networks.",
+    )
+    shard_size: int | None = Field(
+        default=None,
+        ge=1,
+        le=1024,
+        description="With FSDP: processes that hold one copy of the model together; their number is a multiple of it."
+        " Between the copies gradients are averaged. Left out: all processes hold one copy.",
+    )
+    local_steps: int | None = Field(
+        default=None,
+        ge=1,
+        le=10_000,
+        description="With LocalSGD, required: steps between two averagings. One is also made at the end of an epoch and"
+        " before a stop.",
+    )
+    outer_learning_rate: DecimalText | None = Field(
+        default=None,
+        description="With LocalSGD: how much of the way from the last average to the new one is gone. Above 0, at most"
+        ' 10. Left out: "1".',
+    )
+    outer_momentum: DecimalText | None = Field(
+        default=None,
+        description='With LocalSGD: Nesterov momentum of the way between averages. At least 0, below 1. Left out: "0".',
+    )
+
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            "self.type == 'FSDP' || !has(self.shardSize)",
+            "shardSize is of FSDP, and type is {self.type}; leave it out",
+            lambda strategy: strategy.type == "FSDP" or strategy.shard_size is None,
+            field="shardSize",
+        ),
+        Rule(
+            "self.type == 'LocalSGD' || !(has(self.localSteps) || has(self.outerLearningRate)"
+            " || has(self.outerMomentum))",
+            "localSteps, outerLearningRate and outerMomentum are of LocalSGD, and type is {self.type}; leave them out",
+            lambda strategy: (
+                strategy.type == "LocalSGD"
+                or (
+                    strategy.local_steps is None
+                    and strategy.outer_learning_rate is None
+                    and strategy.outer_momentum is None
+                )
+            ),
+        ),
+        Rule(
+            "self.type != 'LocalSGD' || has(self.localSteps)",
+            "localSteps is required with LocalSGD: how many steps each process trains by itself, such as 16",
+            lambda strategy: strategy.type != "LocalSGD" or strategy.local_steps is not None,
+        ),
+        Rule(
+            f"!has(self.outerLearningRate) || !{cel_is_decimal('self.outerLearningRate')}"
+            " || (double(self.outerLearningRate) > 0.0 && double(self.outerLearningRate) <= 10.0)",
+            "{self.outerLearningRate} is out of range: above 0, at most 10",
+            lambda strategy: strategy.outer_learning_rate is None or 0 < Decimal(strategy.outer_learning_rate) <= 10,
+            field="outerLearningRate",
+        ),
+        Rule(
+            f"!has(self.outerMomentum) || !{cel_is_decimal('self.outerMomentum')}"
+            " || (double(self.outerMomentum) >= 0.0 && double(self.outerMomentum) < 1.0)",
+            "{self.outerMomentum} is out of range: at least 0, below 1",
+            lambda strategy: strategy.outer_momentum is None or 0 <= Decimal(strategy.outer_momentum) < 1,
+            field="outerMomentum",
+        ),
     )
 
 

@@ -222,7 +222,7 @@ AT_THE_DOOR: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
     "an unknown enum value": (
         unstarted(strategy={"type": "Horovod"}),
         unstarted(strategy={"type": "DDP"}),
-        'spec.strategy.type: Unsupported value: "Horovod": supported values: "DDP"',
+        'spec.strategy.type: Unsupported value: "Horovod": supported values: "DDP", "FSDP", "LocalSGD"',
     ),
     "a version that is not SemVer": (
         unstarted(publish={"model": "refused", "version": "1"}),

@@ -15,7 +15,7 @@ from modelwright.api.training_data import Split
 from modelwright.api.training_history import AttemptEnd
 from modelwright.api.training_job import TrainingJob, TrainingProgress
 from modelwright.api.training_own import is_own
-from modelwright.api.training_workers import EarlyStopping
+from modelwright.api.training_workers import EarlyStopping, Strategy
 from modelwright.api.types import seconds
 from modelwright.api.versions import model_version_name
 from modelwright.controllers.trainingjob import children, dataset
@@ -54,6 +54,10 @@ def _problem(job: TrainingJob, settings: Settings) -> tuple[str, str]:
         return "InvalidSpec", (
             "spec.workers.priorityClassName: given in podTemplate.spec.priorityClassName as well; leave out one of them"
         )
+    size, processes = job.spec.strategy.shard_size if job.spec.strategy else None, _processes(job)
+    if size is not None and job.spec.workers.replicas * processes % size:
+        counted = f"{job.spec.workers.replicas} workers with {processes} processes each"
+        return "InvalidSpec", f"spec.strategy.shardSize: {size} does not divide the processes of {counted}"
     if not storage_status(job, settings).uri:
         return "NoStorage", "spec.storage.uri: required, since the operator has no default store (chart: storage.uri)"
     return "", ""
@@ -156,6 +160,16 @@ def _early_stopping(rule: EarlyStopping | None) -> contract.EarlyStopping | None
     return contract.EarlyStopping(metric=rule.metric, mode=mode, patience=rule.patience)
 
 
+def _strategy(stated: Strategy) -> contract.Strategy:
+    return contract.Strategy(
+        type=stated.type,
+        shard_size=stated.shard_size,
+        local_steps=stated.local_steps or 1,
+        outer_learning_rate=float(stated.outer_learning_rate or 1),
+        outer_momentum=float(stated.outer_momentum or 0),
+    )
+
+
 def _data(job: TrainingJob) -> contract.Data:
     """Raises ValueError where the Dataset is not known yet."""
     stated = job.spec.data
@@ -207,6 +221,7 @@ def _run(job: TrainingJob, storage: StorageStatus, attempt: int, workers: int) -
             recipe=spec.trainer.recipe or "", hyperparameters=dict(spec.trainer.hyperparameters or {})
         ),
         workers=_workers(job, attempt, workers),
+        strategy=_strategy(spec.strategy or Strategy()),
         early_stopping=_early_stopping(spec.early_stopping),
         checkpoint=contract.Checkpointing(every_steps=spec.checkpoint.every_steps or 50, keep=spec.checkpoint.keep),
         evaluation=contract.Evaluation(gates=_gates(job)),

@@ -1,0 +1,149 @@
+"""Rows that a training takes a second in pods, against the same processes bare on the machine, the cluster up in both.
+
+    .venv/bin/python -m pytest tests/bench/test_throughput.py -s
+
+On the whole cluster (NAME says which) and with .venv-trainer (dev/trainer_venv). Two workers of one process and one
+thread each; in pods they meet through the network of pods, bare over the loopback. The runs alternate, and each is
+measured by what rank 0 tells of its steps, from after its start to before its end. THROUGHPUT_PAIRS (6) are the pairs:
+of six, the lowest and the highest ratio are an interval that holds the median with more than 95 % confidence.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from modelwright.contract import PROGRESS_PORT, Progress, StoreAccess, TrainingRun
+
+from dev.demo import BUCKET
+from dev.target import Store
+from devcluster.progress import StepFailed, wait_for
+from tests.e2e.conftest import refs, server, target  # noqa: F401 - fixtures
+from tests.e2e.training.conftest import operator, space  # noqa: F401
+from tests.e2e.training.jobs import Space, failed, succeeded, trainer, training_job
+from tests.trainer.pods import PodProcess, free_port, start, stop
+
+pytestmark = [pytest.mark.long, pytest.mark.timeout(7200)]
+
+PYTHON = Path(__file__).parents[2] / ".venv-trainer" / "bin" / "python"
+PAIRS = int(os.environ.get("THROUGHPUT_PAIRS", "6"))
+BATCH, EPOCHS = 64, 160
+ASKED = {"hiddenSizes": "512,512", "batchSize": str(BATCH), "epochs": str(EPOCHS), "learningRate": "0.0001"}
+# No checkpoint falls into what is measured.
+EVERY_STEPS = 1_000_000
+AIM = 0.95
+INDEX = "batch.kubernetes.io/job-completion-index"
+
+Look = Callable[[], Progress | None]
+
+
+def rows_per_second(look: Look, ended: Callable[[], bool], what: str) -> float:
+    """From the first and the last that rank 0 told while it trained, after the first hundred steps."""
+    told: list[Progress] = []
+
+    def over() -> bool:
+        seen = look()
+        if seen and seen.phase == "Training" and seen.step >= 100:
+            told.append(seen)
+        return ended()
+
+    wait_for(what, over, seconds=600, every=1)
+    first, last = told[0], told[-1]
+    assert last.step - first.step > first.total_steps / 2, f"{what}: seen from step {first.step} to {last.step} only"
+    return (last.step - first.step) * BATCH / (last.updated - first.updated)
+
+
+def in_pods(space: Space, number: int) -> float:  # noqa: F811 - the fixture
+    name = f"throughput-{number}"
+    workers = {"replicas": 2, "processesPerWorker": 1, "resources": {"requests": {"cpu": "100m", "memory": "512Mi"}}}
+    space.apply(
+        training_job(
+            name, f"9.{number}.0", trainer=trainer(**ASKED), workers=workers, evaluation={"metrics": ["accuracy"]},
+            checkpoint={"everySteps": EVERY_STEPS},
+        )
+    )  # fmt: skip
+
+    def look() -> Progress | None:
+        pods = space.items("pods", selector=f"modelwright.dev/trainingjob={name}")
+        first = next((pod["metadata"]["name"] for pod in pods if pod["metadata"]["annotations"][INDEX] == "0"), None)
+        if first is None:
+            return None
+        path = f"/api/v1/namespaces/{space.name}/pods/{first}:{PROGRESS_PORT}/proxy/progress"
+        try:
+            return Progress.model_validate_json(space.target.kubectl("get", "--raw", path))
+        except (StepFailed, ValueError):  # not up yet, or over
+            return None
+
+    def ended() -> bool:
+        seen = space.status(name)
+        assert not failed(seen), seen
+        return succeeded(seen)
+
+    found = rows_per_second(look, ended, f"{name} in pods")
+    space.kubectl("delete", "trainingjob", name, "--wait", timeout=130)
+    return found
+
+
+def bare(server: Store, number: int, folder: Path) -> float:  # noqa: F811
+    keys = {"AWS_ACCESS_KEY_ID": server.access_key, "AWS_SECRET_ACCESS_KEY": server.secret_key}
+    run = _run(server, f"bare-{number}-{int(time.time())}")
+    processes = [
+        start(run, folder / f"{number}-{index}", index=index, environment=keys, python=str(PYTHON))
+        for index in range(2)
+    ]  # fmt: skip
+    try:
+        found = rows_per_second(processes[0].progress, lambda: _ended(processes), f"bare run {number}")
+        assert [pod.process.returncode for pod in processes] == [0, 0], processes[0].log()
+    finally:
+        for pod in processes:
+            stop(pod)
+    return found
+
+
+def _ended(processes: list[PodProcess]) -> bool:
+    return all(pod.process.poll() is not None for pod in processes)
+
+
+def _run(server: Store, name: str) -> TrainingRun:  # noqa: F811
+    """What the pods are told, but for where they meet."""
+    asked: Mapping[str, Any] = trainer(**ASKED)
+    spec = training_job(name, "1.0.0")["spec"]
+    access = StoreAccess(uri=f"s3://{BUCKET}/e2e/{name}", endpoint=server.outside, region=server.region)
+    return TrainingRun.model_validate(
+        {
+            "namespace": "bench", "name": name, "uid": name, "publish": {"model": name, "version": "1.0.0"},
+            "store": access, "data": {"uri": spec["data"]["uri"], "target": spec["data"]["target"]},
+            "trainer": {"recipe": asked["recipe"], "hyperparameters": asked["hyperparameters"]},
+            "workers": {"replicas": 2, "master": "127.0.0.1", "masterPort": free_port()},
+            "checkpoint": {"everySteps": EVERY_STEPS},
+        }
+    )  # fmt: skip
+
+
+def test_pods_train_as_fast_as_bare_processes(
+    space: Space,  # noqa: F811
+    server: Store,  # noqa: F811
+    tmp_path: Path,
+) -> None:
+    assert PYTHON.exists(), "there is no .venv-trainer: dev/trainer_venv makes it"
+    ratios = []
+    for number in range(PAIRS):
+        # Which is first alternates, too: what the machine does meanwhile hits both alike.
+        if number % 2:
+            alone, podded = bare(server, number, tmp_path), in_pods(space, number)
+        else:
+            podded, alone = in_pods(space, number), bare(server, number, tmp_path)
+        ratios.append(podded / alone)
+        print(f"\npair {number + 1}: {podded:,.0f} rows/s in pods, {alone:,.0f} bare: {ratios[-1]:.3f}", end="")
+    median = statistics.median(ratios)
+    print(
+        f"\nrows per second in pods over bare: median {median:.3f}, from {min(ratios):.3f} to {max(ratios):.3f}"
+        f" ({PAIRS} pairs); aim: at least {AIM}"
+    )
+    print(json.dumps({"ratios": [round(ratio, 4) for ratio in ratios], "median": round(median, 4)}))
