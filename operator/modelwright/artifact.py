@@ -14,7 +14,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from modelwright.contract import Shape, Split
+from modelwright.contract import Shape, Split, Task
 
 MANIFEST = "manifest.json"
 ONNX_FILE = "model.onnx"
@@ -23,8 +23,13 @@ GOLDEN_FILE = "golden.safetensors"
 BASELINE_FILE = "baseline.json"
 HISTORY_FILE = "history.json"
 INPUT = "features"
+TOKENS = "tokens"
 LOGITS = "logits"
 PROBABILITIES = "probabilities"
+NEXT = "next_probabilities"
+PREDICTION = "prediction"
+RECONSTRUCTION = "reconstruction"
+SCORE = "anomaly_score"
 _DIGEST = r"^sha256:[0-9a-f]{64}$"
 
 
@@ -177,7 +182,7 @@ class Manifest(Shape):
     model: str
     version: str
     variant: str | None = None
-    task: Literal["Classification"] | None = None
+    task: Task | None = None
     classes: tuple[str, ...] = ()
     formats: Formats
     files: tuple[File, ...]

@@ -38,6 +38,11 @@ class Shape(BaseModel):
         return json.dumps(stated, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
 
 
+Task = Literal["AnomalyDetection", "Classification", "LanguageModelling", "Regression"]
+WITHOUT_TARGET: tuple[Task, ...] = ("AnomalyDetection", "LanguageModelling")
+"""Tasks that learn from the rows alone, whatever column a data set has as its target."""
+
+
 class StoreAccess(Shape):
     """How to reach a store. `uri` is s3://bucket[/prefix] or file:///folder; the others are S3's. `ca_file` is the
     path, in the pod, of PEM certificates to trust beside the well-known ones."""
@@ -71,15 +76,15 @@ class Split(Shape):
 
 class Data(Shape):
     """One parquet file; or, where `digest` is given, a prepared data set: `uri` and `digest` are its manifest's, which
-    says itself what the target, the task and the parts are. `features` are the columns to learn from, in this order;
-    None is all but the target. `store` is how to reach it where that differs from the job's store (its `uri` is not
-    used)."""
+    says itself what the target, the parts and, but for one `WITHOUT_TARGET`, the task are. `features` are the columns
+    to learn from, in this order; None is all but the target. `store` is how to reach it where that differs from the
+    job's store (its `uri` is not used)."""
 
     uri: str
     digest: str | None = Field(default=None, pattern=r"^sha256:[0-9a-f]{64}$")
     target: str | None = None
     features: tuple[str, ...] | None = None
-    task: Literal["Classification"] = "Classification"
+    task: Task = "Classification"
     split: Split | None = None
     store: StoreAccess | None = None
 
@@ -133,6 +138,10 @@ class EarlyStopping(Shape):
     metric: Literal["validation_loss", "validation_accuracy"] = "validation_loss"
     mode: Literal["Min", "Max"] = "Min"
     patience: int = Field(default=3, ge=1)
+
+    def fits(self, task: Task) -> bool:
+        """Whether there is such a figure: an accuracy is of what hits or misses."""
+        return self.metric == "validation_loss" or task in ("Classification", "LanguageModelling")
 
 
 class Gate(Shape):
@@ -206,6 +215,9 @@ class TrainingRun(Shape):
         # DDP and FSDP give the same model, and go on from each other's checkpoints.
         if self.strategy.type == "LocalSGD":
             stated["strategy"] = self.strategy.to_json()
+        # A prepared data set's own task is in its digest.
+        if self.data.task in WITHOUT_TARGET or (self.data.task != "Classification" and not self.data.digest):
+            stated["task"] = self.data.task
         return "sha256:" + hashlib.sha256(json.dumps(stated, sort_keys=True).encode()).hexdigest()
 
 

@@ -22,7 +22,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
-from modelwright.contract import JOB_PATH, PROGRESS_PORT, Gate, Publish, Shape, StoreAccess, Workers
+from modelwright.contract import JOB_PATH, PROGRESS_PORT, Gate, Publish, Shape, StoreAccess, Task, Workers
 
 FOLDER = "/modelwright"
 DATA = "data"
@@ -59,7 +59,7 @@ class OwnData(Shape):
     uri: str
     digest: str | None = Field(default=None, pattern=r"^sha256:[0-9a-f]{64}$")
     target: str | None = None
-    task: Literal["Classification"] | None = None
+    task: Task | None = None
     store: StoreAccess | None = None
 
     def path(self, folder: str = FOLDER) -> str:

@@ -189,13 +189,30 @@ REFUSED: dict[str, tuple[Manifest, list[str]]] = {
     ),
     "an unknown task": (
         training_job(data__task="classification"),
-        ['spec.data.task: Unsupported value: "classification": supported values: "Classification"'],
+        [
+            'spec.data.task: Unsupported value: "classification": supported values: "AnomalyDetection",'
+            ' "Classification", "LanguageModelling", "Regression"'
+        ],
     ),
     "a recipe without a target": (
         training_job(data__target=None),
         [
             "spec.data: Invalid value: target and task are required with a recipe: which column is to be predicted, and"
             " as what"
+        ],
+    ),
+    "a target that nothing predicts": (
+        training_job(data={"uri": "s3://abc/x.parquet", "target": "label", "task": "AnomalyDetection"}),
+        [
+            "spec.data.target: Invalid value: AnomalyDetection predicts no column: leave target out, and take that"
+            " column out of the file where it is to be learned nothing from"
+        ],
+    ),
+    "classes' shares where there are no classes": (
+        training_job(data__task="Regression", data__split={"stratify": True}),
+        [
+            "spec.data.split.stratify: Invalid value: stratify keeps the shares of classes, and the task Regression has"
+            " none; leave it out"
         ],
     ),
     "a recipe for a prefix": (
@@ -445,7 +462,7 @@ REFUSED: dict[str, tuple[Manifest, list[str]]] = {
         training_job(evaluation={"metrics": ["accuracy", "acuracy"]}),
         [
             'spec.evaluation.metrics[1]: Unsupported value: "acuracy": supported values: "accuracy", "f1_macro",'
-            ' "log_loss"'
+            ' "log_loss", "mae", "mse", "perplexity", "r2", "reconstruction_error", "rmse"'
         ],
     ),
     "a metric twice": (
@@ -547,6 +564,14 @@ TAKEN: dict[str, Manifest] = {
             "trainer": {"recipe": "mlp"},
         },
     },
+    "a number to predict": training_job(data={"uri": "s3://abc/x.parquet", "target": "price", "task": "Regression"}),
+    "nothing to predict": training_job(
+        data={"uri": "s3://abc/x.parquet", "task": "AnomalyDetection"}, trainer={"recipe": "autoencoder"},
+        evaluation={"gates": [{"metric": "reconstruction_error", "max": "2.5"}]},
+    ),
+    "a Dataset whose target is passed over": training_job(
+        data={"datasetRef": {"name": "digits"}, "task": "LanguageModelling"}, trainer={"recipe": "transformer"}
+    ),
     "own code": own_code(),
     "own code with all that it can have": own_code(
         data={"uri": "s3://abc/raw/rows.csv", "target": "label", "task": "Classification"},

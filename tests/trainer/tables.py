@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from pydoc_data.topics import topics
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,8 @@ from modelwright_trainer import recipes
 from modelwright_trainer.data import Table
 from modelwright_trainer.learner import Batch, Learner, whole
 from modelwright_trainer.onnxgraph import Session, Weights
+from modelwright_trainer.order import Plan
+from sklearn import datasets
 
 CPU = torch.device("cpu")
 
@@ -31,9 +34,46 @@ def classified(rows: int = 90, columns: int = 3, classes: int = 3, seed: int = 0
     )  # fmt: skip
 
 
-def learner(table: Table, recipe: str = "mlp", task: str = "Classification", **hyperparameters: str) -> Learner:
+def real(name: str, *, tokens: bool = False) -> Table:
+    """One of scikit-learn's data sets. `tokens`: its numbers, which are small and whole, as token ids."""
+    found = getattr(datasets, f"load_{name}")()
+    features = found.data.astype(np.int64 if tokens else np.float32)
+    classes = tuple(map(str, found.target_names)) if "target_names" in found else ()
+    targets = found.target.astype(np.int64 if classes else np.float32)
+    names = tuple(f"x{index}" for index in range(features.shape[1]))
+    return Table(features, targets, names, ("double",) * len(names), classes, "sha256:" + "0" * 64)
+
+
+def text(length: int = 24) -> tuple[Table, int]:
+    """Lower-case English of Python's own manual, in rows of `length` letters, and how many different letters there are.
+    Every fifth row is padded behind two thirds."""
+    words = " ".join(topics[name] for name in sorted(topics))[:100_000]
+    kept = "".join(one for one in " ".join(words.lower().split()) if "a" <= one <= "z" or one == " ")
+    letters = sorted(set(kept))
+    ids = np.array([letters.index(one) for one in kept], dtype=np.int64)
+    rows = ids[: len(ids) // length * length].reshape(-1, length).copy()
+    rows[::5, length * 2 // 3 :] = -1
+    names = tuple(f"t{index}" for index in range(length))
+    return Table(rows, None, names, ("int64",) * length, (), "sha256:" + "0" * 64), len(letters)
+
+
+def parts(table: Table, seed: int = 0) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+    """Four fifths of the rows, and the others."""
+    order = np.random.default_rng(seed).permutation(table.rows)
+    return np.sort(order[table.rows // 5 :]), np.sort(order[: table.rows // 5])
+
+
+def learner(
+    table: Table,
+    recipe: str = "mlp",
+    task: str = "Classification",
+    *,
+    train: np.ndarray[Any, Any] | None = None,
+    **hyperparameters: str,
+) -> Learner:
     data = Data(uri="file:///d.parquet", target="kind", task=task)  # type: ignore[arg-type]
-    return recipes.learner(Trainer(recipe=recipe, hyperparameters=hyperparameters), data, table, np.arange(table.rows))
+    rows = np.arange(table.rows) if train is None else train
+    return recipes.learner(Trainer(recipe=recipe, hyperparameters=hyperparameters), data, table, rows)
 
 
 def trained(one: Learner, table: Table, steps: int = 30) -> Weights:
@@ -46,6 +86,23 @@ def trained(one: Learner, table: Table, steps: int = 30) -> Weights:
         optimizer.zero_grad()
         (one.loss(module(batch.features), batch) / batch.rows).backward()
         optimizer.step()
+    return whole(module)
+
+
+def fitted(one: Learner, table: Table, train: np.ndarray[Any, Any]) -> Weights:
+    """Weights after the epochs, in batches, as the loop trains on one rank."""
+    recipe = one.hyperparameters
+    torch.manual_seed(recipe.seed)
+    module = one.module().train()
+    optimizer = torch.optim.AdamW(module.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay)
+    plan = Plan(len(train), recipe.batch_size, recipe.epochs, recipe.seed)
+    for epoch in range(recipe.epochs):
+        order = train[plan.order(epoch)]
+        for at in range(0, len(train), recipe.batch_size):
+            batch = one.augmented(Batch.of(table, order[at : at + recipe.batch_size], CPU))
+            optimizer.zero_grad()
+            (one.loss(module(batch.features), batch) / batch.rows).backward()
+            optimizer.step()
     return whole(module)
 
 

@@ -14,18 +14,18 @@ from hypothesis import strategies as st
 from modelwright.contract import Data
 from modelwright_trainer import data, metrics
 from modelwright_trainer.failures import DataFailed
-from sklearn.metrics import accuracy_score, f1_score, log_loss
+from sklearn.metrics import accuracy_score, f1_score, log_loss, mean_absolute_error, mean_squared_error, r2_score
 
 GOOD: dict[str, Any] = {"width": [1.0, 2.0, 3.0], "height": [1, 2, 3], "kind": ["a", "b", "a"]}
 
 
-def read(columns: dict[str, Any] | bytes, **more: Any) -> data.Table:
+def read(columns: dict[str, Any] | bytes, kind: data.Kind = np.float32, **more: Any) -> data.Table:
     buffer = io.BytesIO()
     if isinstance(columns, bytes):
         buffer.write(columns)
     else:
         pq.write_table(pa.table(columns), buffer)
-    return data.table_of(buffer.getvalue(), Data(uri="s3://b/d.parquet", target="kind", **more))
+    return data.table_of(buffer.getvalue(), Data(uri="s3://b/d.parquet", **{"target": "kind", **more}), kind)
 
 
 def test_numbers_become_features_and_values_become_sorted_classes() -> None:
@@ -68,6 +68,71 @@ def test_a_fault_is_named_with_its_remedy(columns: dict[str, Any] | bytes, more:
     assert "\n" not in str(told.value)
 
 
+def test_a_number_to_predict_is_no_class() -> None:
+    table = read({**GOOD, "kind": [1, 2, 3]}, task="Regression")
+    assert table.targets is not None
+    assert (table.classes, table.targets.dtype, table.targets.tolist()) == ((), np.float32, [1, 2, 3])
+
+
+def test_without_a_target_all_columns_are_features() -> None:
+    table = read({"width": [1.0, 2.0], "height": [1, 2]}, target=None, task="AnomalyDetection")
+    assert (table.names, table.targets, table.classes) == (("width", "height"), None, ())
+
+
+def test_token_ids_stay_whole_numbers() -> None:
+    large = 2**24 + 1  # no float32 is that
+    table = read(
+        {"t0": [1, large], "t1": pa.array([2, -1], pa.int8())}, np.int64, target=None, task="LanguageModelling"
+    )
+    assert (table.features.dtype, table.features.tolist()) == (np.int64, [[1, 2], [large, -1]])
+
+
+@pytest.mark.parametrize(
+    ("columns", "kind", "more", "words"),
+    [
+        (
+            GOOD,
+            np.float32,
+            {"task": "Regression"},
+            "target kind is string, and a regression predicts a number: convert",
+        ),
+        ({**GOOD, "kind": [1.0, None, 2.0]}, np.float32, {"task": "Regression"}, "target kind has no value in 1 of 3"),
+        ({**GOOD, "kind": [4, 4, 4]}, np.float32, {"task": "Regression"}, "target kind is 4 in all rows: there is"),
+        (GOOD, np.float32, {"task": "Regression", "target": None}, "data.target: required with the task Regression"),
+        (
+            {"t0": [0.5, 1.5], "kind": [0, 1]},
+            np.int64,
+            {},
+            "column t0 of s3://b/d.parquet is double, and a token id is",
+        ),
+        ({"t0": [1, None], "kind": [0, 1]}, np.int64, {}, "column t0 of s3://b/d.parquet has no token in 1 of 2 rows:"),
+    ],
+)
+def test_what_is_no_number_and_no_token_is_named(
+    columns: dict[str, Any], kind: data.Kind, more: dict[str, Any], words: str
+) -> None:
+    with pytest.raises(DataFailed) as told:
+        read(columns, kind, **more)
+    assert words in str(told.value)
+
+
+@given(st.integers(2, 60), st.integers(0, 1000))
+def test_metrics_of_a_regression_are_those_of_scikit_learn(rows: int, seed: int) -> None:
+    generator = np.random.default_rng(seed)
+    targets = generator.normal(100, 20, rows)
+    predicted = targets + generator.normal(0, 10, rows)
+    found = metrics.regression(predicted, targets)
+    assert found["mae"] == pytest.approx(mean_absolute_error(targets, predicted))
+    assert found["mse"] == pytest.approx(mean_squared_error(targets, predicted))
+    assert found["rmse"] == pytest.approx(mean_squared_error(targets, predicted) ** 0.5)
+    assert found["r2"] == pytest.approx(r2_score(targets, predicted))
+
+
+def test_metrics_of_a_language_model_by_hand() -> None:
+    found = metrics.language(loss=4 * np.log(8), hits=1, tokens=4)
+    assert found == pytest.approx({"accuracy": 0.25, "log_loss": np.log(8), "perplexity": 8.0})
+
+
 @given(st.integers(2, 6), st.integers(1, 80), st.integers(0, 1000))
 def test_metrics_are_those_of_scikit_learn(classes: int, rows: int, seed: int) -> None:
     generator = np.random.default_rng(seed)
@@ -81,5 +146,11 @@ def test_metrics_are_those_of_scikit_learn(classes: int, rows: int, seed: int) -
 
 
 def test_no_rows_have_no_metrics() -> None:
-    with pytest.raises(ValueError, match="no rows"):
-        metrics.classification(np.empty((0, 2)), np.empty(0, dtype=np.int64))
+    for measure in (
+        lambda: metrics.classification(np.empty((0, 2)), np.empty(0, dtype=np.int64)),
+        lambda: metrics.regression(np.empty(0), np.empty(0)),
+        lambda: metrics.anomalies(np.empty(0)),
+        lambda: metrics.language(0.0, 0, 0),
+    ):
+        with pytest.raises(ValueError, match=r"no (rows|tokens)"):
+            measure()

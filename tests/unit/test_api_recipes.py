@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from typing import get_args
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from modelwright.api.recipes import HyperparameterError, MlpHyperparameters, parse, parse_mlp
+from modelwright.api.recipes import RECIPES, HyperparameterError, MlpHyperparameters, parse, parse_mlp
+from modelwright.api.tasks import Task
+from modelwright.api.training_recipe import Recipe
 
 PATH = "spec.trainer.hyperparameters"
 
@@ -30,7 +34,7 @@ def test_a_misspelt_name_is_told_with_the_nearest_right_one(name: str) -> None:
 def test_a_name_that_is_near_nothing_is_told_with_all_names() -> None:
     assert said(temperature="1")[0].endswith(
         "there are learningRate, batchSize, microBatchSize, epochs, optimizer, weightDecay, schedule, warmupSteps,"
-        " gradientClipping, precision, seed, hiddenSizes, dropout"
+        " gradientClipping, precision, seed, classWeights, noise, mixup, hiddenSizes, dropout"
     )
 
 
@@ -72,7 +76,9 @@ def test_the_python_name_of_a_hyperparameter_is_none_of_the_apis() -> None:
 
 
 def test_an_unknown_recipe_is_told_with_those_that_exist() -> None:
-    assert said("mpl") == ("spec.trainer.recipe: 'mpl' is not a recipe; there are mlp",)
+    assert said("mpl") == (
+        "spec.trainer.recipe: 'mpl' is not a recipe; there are autoencoder, cnn, linear, mlp, transformer",
+    )
 
 
 @given(
@@ -95,3 +101,41 @@ def test_an_unknown_recipe_is_told_with_those_that_exist() -> None:
 )
 def test_what_was_written_is_read_back_to_the_bit(given: MlpHyperparameters) -> None:
     assert parse("mlp", given.to_strings()) == given
+
+
+@pytest.mark.parametrize(
+    ("recipe", "given", "reason"),
+    [
+        ("cnn", {}, f"{PATH}.imageShape: required by cnn. Channels, height and width of the images, such as 3,32,32."),
+        ("cnn", {"imageShape": "8,8"}, "'8,8' is not channels, height and width from 1 to 9999 with commas between,"),
+        ("cnn", {"imageShape": "0,8,8"}, "'0,8,8' is not channels, height and width"),
+        ("cnn", {"imageShape": "1,8,8", "flip": "Sideways"}, "'Sideways' is not None, Horizontal, Vertical or Both"),
+        ("cnn", {"imageShape": "1,8,8", "rotate": "270"}, "'270' is out of range: at least 0, at most 180"),
+        ("transformer", {}, f"{PATH}.vocabulary: required by transformer. How many tokens there are"),
+        ("transformer", {"vocabulary": "1"}, "'1' is out of range: at least 2, at most 1000000"),
+        ("linear", {"classWeights": "balanced"}, "'balanced' is not None or Balanced"),
+        ("linear", {"hiddenSizes": "8"}, "linear has no such hyperparameter"),
+    ],
+)
+def test_what_a_recipe_needs_is_told_with_what_to_write(recipe: str, given: dict[str, str], reason: str) -> None:
+    (line,) = said(recipe, **given)
+    assert reason in line
+
+
+GIVEN = {
+    "autoencoder": {"hiddenSizes": "16,8", "codeSize": "3", "noise": "0.1"},
+    "cnn": {"imageShape": "3, 32, 32", "channels": "8,8", "crop": "2", "rotate": "10.5", "flip": "Both"},
+    "linear": {"classWeights": "Balanced", "mixup": "0.2"},
+    "mlp": {"hiddenSizes": "8", "noise": "0.05"},
+    "transformer": {"vocabulary": "100", "heads": "2", "headSize": "8"},
+}
+
+
+def test_every_recipe_reads_what_it_writes_and_says_which_tasks_it_does() -> None:
+    assert GIVEN.keys() == RECIPES.keys() == set(get_args(Recipe))
+    for recipe, stated in GIVEN.items():
+        read = parse(recipe, stated)
+        assert parse(recipe, read.to_strings()) == read
+        assert set(read.tasks) <= set(get_args(Task))
+        assert read.tasks
+    assert {task for model in RECIPES.values() for task in model.tasks} == set(get_args(Task))

@@ -18,7 +18,7 @@ from modelwright.datasets import DatasetManifest
 from modelwright.store import Store
 from modelwright.versions import Damaged
 from modelwright_trainer import shards
-from modelwright_trainer.data import Table
+from modelwright_trainer.data import Kind, Table
 from modelwright_trainer.failures import DataFailed, TrainingFailed
 from modelwright_trainer.split import PARTS
 
@@ -38,8 +38,9 @@ def dataset(folder: Path, table: pa.Table, **stated: Any) -> tuple[Data, Any, Da
     return Data(uri=summary.manifest.uri, digest=summary.manifest.digest), summary, manifest
 
 
-def loaded(folder: Path, data: Data, *, writes: bool = True) -> Table:
-    return shards.load(ANYWHERE, shards.read(ANYWHERE, data), folder / "data", writes=writes, tell=lambda: None)
+def loaded(folder: Path, data: Data, *, writes: bool = True, kind: Kind = np.float32) -> Table:
+    prepared = shards.read(ANYWHERE, data)
+    return shards.load(ANYWHERE, prepared, folder / "data", writes=writes, tell=lambda: None, kind=kind)
 
 
 def test_the_parts_are_the_data_sets_own_row_by_row(tmp_path: Path) -> None:
@@ -67,6 +68,23 @@ def test_classes_are_indices_in_the_order_of_their_values(tmp_path: Path, labels
     assert [float(one) if isinstance(labels[0], float) else one for one in said] == [
         by_x[int(x)] if isinstance(labels[0], float) else str(by_x[int(x)]) for x in found.features[:, 0]
     ]
+
+
+def test_a_number_to_predict_is_read_as_one(tmp_path: Path) -> None:
+    data, _, _ = dataset(tmp_path, pa.table({"x": range(300), "label": [0.5 * one for one in range(300)]}),
+                         task="Regression", split={"stratify": False})  # fmt: skip
+    table = loaded(tmp_path, data)
+    assert table.targets is not None
+    assert (table.classes, table.targets.dtype) == ((), np.float32)
+    assert table.targets.tolist() == [0.5 * x for x in table.features[:, 0]]
+
+
+def test_token_ids_stay_whole_numbers_and_the_target_is_passed_over_where_nothing_is_predicted(tmp_path: Path) -> None:
+    tokens = [2**24 + one for one in range(300)]  # half of them are no float32
+    data, _, _ = dataset(tmp_path, pa.table({"t0": tokens, "t1": [-1] * 300, "label": [0, 1, 2] * 100}))
+    table = loaded(tmp_path, data.model_copy(update={"task": "LanguageModelling"}), kind=np.int64)
+    assert (table.names, table.targets, table.classes) == (("t0", "t1"), None, ())
+    assert sorted(table.features[:, 0].tolist()) == tokens
 
 
 def test_the_other_ranks_of_a_pod_wait_for_the_first_and_read_the_same(tmp_path: Path) -> None:

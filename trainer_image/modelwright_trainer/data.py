@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import io
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -12,12 +14,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from modelwright import artifact
-from modelwright.contract import Data
+from modelwright.contract import WITHOUT_TARGET, Data
 from modelwright.store import Store, StoreError, Trouble
 
 from modelwright_trainer.failures import DataFailed
 
 MOST_CLASSES = 10_000
+Kind = type[np.float32] | type[np.int64]
+"""What features are: numbers, or token ids."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,27 +42,39 @@ class Table:
         return len(self.features)
 
 
-def load(store: Store, data: Data) -> Table:
-    """Reads the data set. Raises DataFailed naming the column and the remedy, StoreError."""
+def load(store: Store, data: Data, kind: Kind = np.float32) -> Table:
+    """Reads the data set; `kind` is what its features are. Raises DataFailed naming the column and the remedy,
+    StoreError."""
     try:
         content = store.read(data.uri)
     except StoreError as error:
         if error.trouble in (Trouble.NO_OBJECT, Trouble.NO_BUCKET, Trouble.BAD_URI):
             raise DataFailed(f"data.uri: {error}") from error
         raise
-    return table_of(content, data)
+    return table_of(content, data, kind)
 
 
-def table_of(content: bytes, data: Data) -> Table:
+def table_of(content: bytes, data: Data, kind: Kind = np.float32) -> Table:
     """The table in the bytes of a parquet file. Raises DataFailed."""
     read = _parquet(content, data.uri)
     names = _feature_names(read, data)
-    features = np.stack([numbers(read, name, data.uri) for name in names], axis=1)
-    labels, classes = _classes(read, data)
+    features = features_of(read, names, data.uri, kind)
+    targets: npt.NDArray[np.int64] | npt.NDArray[np.float32] | None = None
+    classes: tuple[str, ...] = ()
+    if data.task == "Classification":
+        targets, classes = _classes(read, data)
+    elif data.task not in WITHOUT_TARGET:
+        targets = _quantities(read, data)
     return Table(
-        features, labels, names, tuple(str(read.schema.field(name).type) for name in names), classes,
+        features, targets, names, tuple(str(read.schema.field(name).type) for name in names), classes,
         artifact.digest_of(content),
     )  # fmt: skip
+
+
+def features_of(read: pa.Table, names: Sequence[str], where: str, kind: Kind) -> npt.NDArray[Any]:
+    """The columns, shape [rows, columns]: numbers, or token ids. Raises DataFailed."""
+    column = tokens if kind is np.int64 else numbers
+    return np.stack([column(read, name, where) for name in names], axis=1)
 
 
 def _parquet(content: bytes, uri: str) -> pa.Table:
@@ -81,7 +97,9 @@ def _feature_names(read: pa.Table, data: Data) -> tuple[str, ...]:
     twice = sorted({name for name in there if there.count(name) > 1})
     if twice:
         raise DataFailed(f"data.uri: column {twice[0]} occurs twice in {data.uri}: rename one")
-    if data.target not in there:
+    if data.target is None and data.task not in WITHOUT_TARGET:
+        raise DataFailed(f"data.target: required with the task {data.task}; the columns are {', '.join(there[:10])}")
+    if data.target is not None and data.target not in there:
         raise DataFailed(no_column("data.target", data.target, there))
     if data.features is None:
         names = tuple(name for name in there if name != data.target)
@@ -93,6 +111,8 @@ def _feature_names(read: pa.Table, data: Data) -> tuple[str, ...]:
         if data.target in names:
             raise DataFailed(f"data.features: {data.target} is the target, and cannot be a feature too: remove it")
     if not names:
+        if data.target is None:
+            raise DataFailed(f"data.uri: {data.uri} has no column: there is nothing to learn from")
         raise DataFailed(
             f"data.uri: {data.uri} has no column but the target {data.target}: there is nothing to learn from"
         )
@@ -136,9 +156,42 @@ def numbers(read: pa.Table, name: str, uri: str) -> npt.NDArray[np.float32]:
     return found
 
 
+def tokens(read: pa.Table, name: str, uri: str) -> npt.NDArray[np.int64]:
+    """A column of token ids. Raises DataFailed."""
+    column = read.column(name)
+    if not pa.types.is_integer(column.type):
+        raise DataFailed(
+            f"column {name} of {uri} is {column.type}, and a token id is a whole number: encode it, or leave it out"
+        )
+    missing = _missing(column)
+    if missing:
+        raise DataFailed(
+            f"column {name} of {uri} has no token in {missing} of {read.num_rows} rows: write -1, which pads a row at"
+            " its end"
+        )
+    return np.asarray(column.cast(pa.int64(), safe=False).to_numpy())
+
+
+def _quantities(read: pa.Table, data: Data) -> npt.NDArray[np.float32]:
+    """What is to be predicted, as numbers."""
+    name = str(data.target)
+    kind = read.column(name).type
+    if not (pa.types.is_integer(kind) or pa.types.is_floating(kind)):
+        raise DataFailed(
+            f"target {name} is {kind}, and a regression predicts a number: convert it, or take the task Classification"
+        )
+    missing = _missing(read.column(name))
+    if missing:
+        raise DataFailed(f"target {name} has no value in {missing} of {read.num_rows} rows: drop them, or fill them")
+    found = numbers(read, name, data.uri)
+    if (found == found[0]).all():
+        raise DataFailed(f"target {name} is {found[0]:g} in all rows: there is nothing to predict")
+    return found
+
+
 def _classes(read: pa.Table, data: Data) -> tuple[npt.NDArray[np.int64], tuple[str, ...]]:
     """Class indices per row; the classes are all that occur, sorted by value."""
-    name = data.target
+    name = str(data.target)
     column = read.column(name)
     kind = column.type
     missing = _missing(column)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from modelwright import __version__, artifact, versions
 from modelwright.contract import Gate, Outcome, Published, TrainingRun
@@ -24,7 +25,7 @@ from modelwright_trainer.learner import Learner
 from modelwright_trainer.onnxgraph import Session, Weights
 from modelwright_trainer.split import Rows
 
-GOLDEN_ROWS = 32
+_MOST_TOKENS = 1000
 # Of float32 sums in another order, relative to the largest logit.
 _EXPORT_TOLERANCE = 1e-4
 _FRAMEWORKS = ("torch", "numpy", "onnx", "onnxruntime", "safetensors")
@@ -58,8 +59,8 @@ def check_gates(gates: Sequence[Gate], figures: Mapping[str, float]) -> None:
 
 
 def golden(session: Session, learner: Learner, table: Table, rows: Rows, folder: Path) -> artifact.Golden:
-    """Writes the golden samples: up to GOLDEN_ROWS of the test rows, evenly over them, with the file's outputs."""
-    chosen = rows[np.unique(np.linspace(0, len(rows) - 1, GOLDEN_ROWS).astype(np.int64))]
+    """Writes the golden samples: some of the test rows, evenly over them, with the file's outputs."""
+    chosen = rows[np.unique(np.linspace(0, len(rows) - 1, learner.golden_rows).astype(np.int64))]
     inputs = table.features[chosen]
     save_file({learner.inputs[0].name: inputs, **session.run(inputs)}, folder / artifact.GOLDEN_FILE)
     return artifact.Golden(
@@ -71,23 +72,33 @@ def golden(session: Session, learner: Learner, table: Table, rows: Rows, folder:
 
 
 def baseline(table: Table, rows: Rows) -> dict[str, Any]:
-    """Statistics of the training rows for drift: per feature moments, extremes and deciles with the fraction of rows
-    in each of the bins between them (equal neighbours merged; bins are [a, b), the last closed); class shares."""
-    features: dict[str, Any] = {}
-    for index, name in enumerate(table.names):
-        column = table.features[rows, index].astype(np.float64)
-        edges = np.unique(np.quantile(column, np.linspace(0, 1, 11)))
-        counts = np.histogram(column, edges)[0] if len(edges) > 1 else np.array([len(column)])
-        features[name] = {
-            "mean": float(column.mean()), "deviation": float(column.std()), "min": float(column.min()),
-            "max": float(column.max()), "edges": edges.tolist(), "fractions": (counts / len(column)).tolist(),
-        }  # fmt: skip
-    shares = np.bincount(table.targets[rows], minlength=len(table.classes)) / len(rows)
+    """Statistics of the training rows for drift: of each feature, or of the most frequent tokens their shares; shares
+    of the classes, or what is said of a feature of the target that is a number."""
+    found: dict[str, Any] = {"rows": len(rows), "features": {}, "classes": {}}
+    if table.features.dtype == np.int64:
+        tokens, counts = np.unique(table.features[rows], return_counts=True)
+        most = np.argsort(-counts, kind="stable")[:_MOST_TOKENS]
+        found["tokens"] = {str(tokens[one]): float(counts[one] / counts.sum()) for one in most}
+    else:
+        found["features"] = {name: _column(table.features[rows, index]) for index, name in enumerate(table.names)}
+    if table.classes:
+        shares = np.bincount(table.targets[rows], minlength=len(table.classes)) / len(rows)
+        found["classes"] = dict(zip(table.classes, shares.tolist(), strict=True))
+    elif table.targets is not None:
+        found["target"] = _column(table.targets[rows])
+    return found
+
+
+def _column(values: npt.NDArray[np.float32]) -> dict[str, Any]:
+    """Moments, extremes, and deciles with the fraction of rows in each of the bins between them (equal neighbours
+    merged; bins are [a, b), the last closed)."""
+    column = values.astype(np.float64)
+    edges = np.unique(np.quantile(column, np.linspace(0, 1, 11)))
+    counts = np.histogram(column, edges)[0] if len(edges) > 1 else np.array([len(column)])
     return {
-        "rows": len(rows),
-        "features": features,
-        "classes": dict(zip(table.classes, shares.tolist(), strict=True)),
-    }
+        "mean": float(column.mean()), "deviation": float(column.std()), "min": float(column.min()),
+        "max": float(column.max()), "edges": edges.tolist(), "fractions": (counts / len(column)).tolist(),
+    }  # fmt: skip
 
 
 def frameworks() -> dict[str, str]:

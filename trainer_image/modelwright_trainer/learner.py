@@ -40,12 +40,13 @@ class Batch:
 
 class Learner(abc.ABC):
     """A recipe at work on a table. `inputs` and `outputs` are the signature of the file that it publishes;
-    `evaluation_rows` is how many rows it takes at once without gradients."""
+    `evaluation_rows` is how many rows it takes at once without gradients, `golden_rows` how many are golden samples."""
 
     hyperparameters: SteppedHyperparameters
     inputs: tuple[artifact.Tensor, ...]
     outputs: tuple[artifact.Tensor, ...]
     evaluation_rows: int = 65536
+    golden_rows: int = 32
 
     @abc.abstractmethod
     def module(self) -> nn.Module:

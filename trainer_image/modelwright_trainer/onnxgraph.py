@@ -15,8 +15,8 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 import onnxruntime
-from modelwright.artifact import ONNX_FILE, WEIGHTS_FILE, Tensor
-from onnx import TensorProto, helper
+from modelwright.artifact import INPUT, ONNX_FILE, WEIGHTS_FILE, Tensor
+from onnx import TensorProto, helper, numpy_helper
 from safetensors.numpy import save_file
 
 OPSET = 21
@@ -31,7 +31,9 @@ class Graph:
     """A graph in the making: its nodes in the order in which they are added, over the weights, which are written to
     `folder` at once and are the graph's initializers by their names."""
 
-    def __init__(self, name: str, weights: Weights, folder: Path) -> None:
+    def __init__(self, name: str, weights: Weights, folder: Path, *, rows: str = INPUT) -> None:
+        """`rows` is the input's name."""
+        self.input = rows
         save_file({name: np.ascontiguousarray(value) for name, value in weights.items()}, folder / WEIGHTS_FILE)
         self._name, self._folder = name, folder
         self._initializers = _external(folder / WEIGHTS_FILE)
@@ -41,6 +43,18 @@ class Graph:
         """Adds a node with one output; returns the output's name."""
         self._nodes.append(helper.make_node(operator, inputs, [output], **attributes))
         return output
+
+    def constant(self, name: str, value: Array) -> str:
+        """Adds a small array that is no weight, such as a shape; returns its name."""
+        self._nodes.append(helper.make_node("Constant", [], [name], value=numpy_helper.from_array(value, name)))
+        return name
+
+    def cast(self, values: str, dtype: str) -> str:
+        return self.node("Cast", [values], f"{values}.{dtype}", to=_TYPES[dtype])
+
+    def reshape(self, values: str, shape: Sequence[int], output: str) -> str:
+        """-1 in `shape` is what is left."""
+        return self.node("Reshape", [values, self.constant(f"{output}.shape", np.array(shape, np.int64))], output)
 
     def linear(self, rows: str, prefix: str, output: str) -> str:
         """An `nn.Linear` of that name, on [rows, features]."""

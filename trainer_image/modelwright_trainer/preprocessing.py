@@ -41,6 +41,22 @@ class Standardize(nn.Module):
         return (rows - self.mean) / self.scale
 
 
+class Rescale(nn.Module):
+    """given · scale + mean: the inverse of `Standardize`, on the last layer's numbers."""
+
+    mean: torch.Tensor
+    scale: torch.Tensor
+
+    def __init__(self, found: Moments) -> None:
+        super().__init__()
+        standardize = Standardize(found)
+        self.register_buffer("mean", standardize.mean)
+        self.register_buffer("scale", standardize.scale)
+
+    def forward(self, given: torch.Tensor) -> torch.Tensor:
+        return given * self.scale + self.mean
+
+
 def standardized(graph: Graph, rows: str, prefix: str = "standardize") -> str:
     """`Standardize` as nodes of a graph; `prefix` is the module's name in the state dict."""
     centered = graph.node("Sub", [rows, f"{prefix}.mean"], "centered")

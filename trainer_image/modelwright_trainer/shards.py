@@ -22,13 +22,13 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from modelwright.contract import Data, Outcome, Split, TrainingRun
+from modelwright.contract import WITHOUT_TARGET, Data, Outcome, Split, TrainingRun
 from modelwright.datasets import DatasetManifest, Shard, digest_of, folder_of
 from modelwright.store import Store, StoreError, Trouble
 from modelwright.versions import Damaged
 from pydantic import ValidationError
 
-from modelwright_trainer.data import Table, no_column, numbers
+from modelwright_trainer.data import Kind, Table, features_of, no_column, numbers
 from modelwright_trainer.failures import DataFailed, TrainingFailed
 from modelwright_trainer.progressfile import replace
 from modelwright_trainer.split import PARTS, Rows
@@ -86,10 +86,18 @@ class Prepared:
         return tuple(shard for part in PARTS for shard in self.manifest.splits[part].shards)
 
     def resolved(self, run: TrainingRun) -> TrainingRun:
-        """The run with what the manifest says of its data."""
+        """The run with what the manifest says of its data. Raises DataFailed."""
         manifest = self.manifest
         split = manifest.split if isinstance(manifest.split, Split) else None
-        told = {"target": manifest.target, "task": manifest.task, "split": split}
+        told: dict[str, Any] = {"target": manifest.target, "split": split}
+        if run.data.task in WITHOUT_TARGET:
+            told["target"] = None
+        elif manifest.task is None:
+            raise DataFailed(
+                f"data.task: {self.named} has no target, and so no task: write {' or '.join(WITHOUT_TARGET)}"
+            )
+        else:
+            told["task"] = manifest.task
         return run.model_copy(update={"data": run.data.model_copy(update=told)})
 
 
@@ -107,9 +115,17 @@ def read(store: Store, data: Data) -> Prepared:
         ) from error
 
 
-def load(store: Store, prepared: Prepared, folder: Path, *, writes: bool, tell: Callable[[], None]) -> Table:
+def load(
+    store: Store,
+    prepared: Prepared,
+    folder: Path,
+    *,
+    writes: bool,
+    tell: Callable[[], None],
+    kind: Kind = np.float32,
+) -> Table:
     """The table, its arrays in files of `folder`, which the ranks of a pod share: the one that `writes` brings them,
-    the others wait for it. `tell` is called at each step forward.
+    the others wait for it. `tell` is called at each step forward; `kind` is what the features are.
 
     Raises DataFailed naming the column and the remedy, Damaged, StoreError, TrainingFailed where the disk is full.
     """
@@ -118,18 +134,19 @@ def load(store: Store, prepared: Prepared, folder: Path, *, writes: bool, tell: 
     ready = folder / f"{prepared.digest.removeprefix('sha256:')}.ready"
     if writes and not ready.exists():
         _fit(prepared, names)
-        _written(store, prepared, names, folder, tell)
+        _written(store, prepared, names, folder, tell, kind)
         replace(ready, "")
     while not ready.exists():
         time.sleep(_POLL_SECONDS)
     targets: Mapping[str, type[Any]] = {"Classification": np.int64, "Regression": np.float32}
+    predicts = manifest.target is not None and prepared.data.task not in WITHOUT_TARGET
     types = {column.name: column.type for column in manifest.columns}
     return Table(
-        _mapped(folder / "features", np.float32, (manifest.rows, len(names))),
-        _mapped(folder / "targets", targets[manifest.task], (manifest.rows,)) if manifest.target else None,
+        _mapped(folder / "features", kind, (manifest.rows, len(names))),
+        _mapped(folder / "targets", targets[manifest.task], (manifest.rows,)) if predicts else None,
         names,
         tuple(str(_ARROW[types[name]]) for name in names),
-        tuple(one.name for one in manifest.classes),
+        tuple(one.name for one in manifest.classes) if predicts else (),
         prepared.digest,
     )
 
@@ -165,9 +182,11 @@ def _fit(prepared: Prepared, names: tuple[str, ...]) -> None:
             raise DataFailed(f"{where} has {column.infinite} values that are infinite: clip or scale them")
 
 
-def _written(store: Store, prepared: Prepared, names: tuple[str, ...], folder: Path, tell: Callable[[], None]) -> None:
+def _written(
+    store: Store, prepared: Prepared, names: tuple[str, ...], folder: Path, tell: Callable[[], None], kind: Kind
+) -> None:
     manifest = prepared.manifest
-    needed = manifest.rows * (4 * len(names) + 8) + max(shard.bytes for shard in prepared.shards)
+    needed = manifest.rows * (np.dtype(kind).itemsize * len(names) + 8) + max(shard.bytes for shard in prepared.shards)
     free = shutil.disk_usage(folder).free
     if needed > free:
         raise _full(f"{needed / 1e9:.1f} GB are needed, and {free / 1e9:.1f} GB are free")
@@ -183,7 +202,7 @@ def _written(store: Store, prepared: Prepared, names: tuple[str, ...], folder: P
                     for name in names:
                         if name not in rows.column_names:
                             raise Damaged(f"{prepared.data.uri}: {shard.path} has no column {name}: {_ALTERED}")
-                    np.stack([numbers(rows, name, prepared.named) for name in names], axis=1).tofile(features)
+                    features_of(rows, names, prepared.named, kind).tofile(features)
                     if manifest.target and classes:
                         _indices(rows.column(manifest.target), classes).tofile(targets)
                     elif manifest.target:

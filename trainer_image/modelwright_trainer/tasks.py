@@ -2,55 +2,244 @@
 
 from __future__ import annotations
 
-import dataclasses
+import abc
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from modelwright.artifact import LOGITS, PROBABILITIES, Tensor
+from modelwright.artifact import LOGITS, NEXT, PREDICTION, PROBABILITIES, RECONSTRUCTION, SCORE, Tensor
+from torch import nn
 from torch.nn import functional
 
 from modelwright_trainer import metrics
 from modelwright_trainer.data import Table
 from modelwright_trainer.learner import Batch
 from modelwright_trainer.onnxgraph import Graph, Session
+from modelwright_trainer.preprocessing import Moments, Rescale, Standardize
 from modelwright_trainer.split import Rows
 
+PADDING = -1
 
-@dataclasses.dataclass(frozen=True)
-class Classification:
-    """One of several classes: the module gives logits [rows, classes], the file their softmax too."""
 
-    classes: tuple[str, ...]
+class Task(abc.ABC):
+    """`outputs` are the file's, of which `compared` is the module's own; `raw` is the name that the last layer's
+    numbers have in the graph, and `width` how many they are."""
 
-    compared = LOGITS
+    outputs: tuple[Tensor, ...]
+    compared: str
+    raw: str
+    width: int
 
-    @property
-    def width(self) -> int:
-        """Of the module's last layer."""
-        return len(self.classes)
+    def head(self) -> nn.Module:
+        """What the module does with the last layer's numbers; its place in the state dict is `head`."""
+        return nn.Identity()
 
-    @property
-    def outputs(self) -> tuple[Tensor, ...]:
-        return tuple(
-            Tensor(name=name, dtype="float32", shape=(None, self.width), names=self.classes)
+    @abc.abstractmethod
+    def loss(self, outputs: torch.Tensor, batch: Batch) -> torch.Tensor:
+        """The sum over the rows."""
+
+    @abc.abstractmethod
+    def sums(self, outputs: torch.Tensor, batch: Batch) -> torch.Tensor: ...
+
+    @abc.abstractmethod
+    def figures(self, sums: npt.NDArray[np.float64], rows: int) -> dict[str, float]: ...
+
+    @abc.abstractmethod
+    def finish(self, graph: Graph) -> None:
+        """Adds the nodes that make the outputs of `raw`."""
+
+    @abc.abstractmethod
+    def metrics(self, session: Session, table: Table, pieces: Sequence[Rows]) -> dict[str, float]:
+        """On the rows of all `pieces`, each of so many as there is memory for."""
+
+
+class Classification(Task):
+    """One of several classes: the module gives logits [rows, classes], the file their softmax too. `weights` are of the
+    classes in the loss. A batch's targets are indices, or, where rows were mixed, shares [rows, classes]."""
+
+    compared = raw = LOGITS
+
+    def __init__(self, classes: tuple[str, ...], weights: npt.NDArray[np.float32] | None = None) -> None:
+        self.width = len(classes)
+        self.outputs = tuple(
+            Tensor(name=name, dtype="float32", shape=(None, self.width), names=classes)
             for name in (LOGITS, PROBABILITIES)
         )
+        self._weights = None if weights is None else torch.from_numpy(weights)
 
-    def loss(self, logits: torch.Tensor, batch: Batch) -> torch.Tensor:
-        return functional.cross_entropy(logits, batch.targets, reduction="sum")
+    @classmethod
+    def of(cls, table: Table, train: Rows, *, balanced: bool = False) -> Classification:
+        """`balanced`: the weights make each class count the same over the rows `train`, and their mean over them 1."""
+        if not balanced:
+            return cls(table.classes)
+        counts = np.bincount(table.targets[train], minlength=len(table.classes))
+        weights = np.where(counts, len(train) / (np.count_nonzero(counts) * np.maximum(counts, 1)), 0.0)
+        return cls(table.classes, weights.astype(np.float32))
 
-    def sums(self, logits: torch.Tensor, batch: Batch) -> torch.Tensor:
-        hits = (logits.argmax(dim=1) == batch.targets).sum()
-        return torch.stack([functional.cross_entropy(logits, batch.targets, reduction="sum").double(), hits.double()])
+    def loss(self, outputs: torch.Tensor, batch: Batch) -> torch.Tensor:
+        weights = None if self._weights is None else self._weights.to(outputs.device)
+        return functional.cross_entropy(outputs.float(), batch.targets, weights, reduction="sum")
+
+    def sums(self, outputs: torch.Tensor, batch: Batch) -> torch.Tensor:
+        hits = (outputs.argmax(dim=1) == batch.targets).sum()
+        return torch.stack([functional.cross_entropy(outputs, batch.targets, reduction="sum").double(), hits.double()])
 
     def figures(self, sums: npt.NDArray[np.float64], rows: int) -> dict[str, float]:
         return {"validation_loss": float(sums[0]) / rows, "validation_accuracy": float(sums[1]) / rows}
 
     def finish(self, graph: Graph) -> None:
-        """Adds the nodes that make the outputs of what the module gives, `compared`."""
         graph.node("Softmax", [LOGITS], PROBABILITIES, axis=-1)
 
-    def metrics(self, session: Session, table: Table, rows: Rows) -> dict[str, float]:
-        outputs = session.run(table.features[rows])
-        return metrics.classification(outputs[PROBABILITIES], table.targets[rows])
+    def metrics(self, session: Session, table: Table, pieces: Sequence[Rows]) -> dict[str, float]:
+        given = _run(session, table, pieces, PROBABILITIES)
+        return metrics.classification(given, _targets(table, pieces))
+
+
+class Regression(Task):
+    """A number: the module gives it as [rows, 1], in the target's own unit. The loss is the squared error in units of
+    the target's standard deviation over the training rows, so that a learning rate fits whatever the unit is."""
+
+    compared, raw, width = PREDICTION, "scaled", 1
+
+    def __init__(self, target: str, moments: Moments) -> None:
+        self.outputs = (Tensor(name=PREDICTION, dtype="float32", shape=(None, 1), names=(target,)),)
+        self._moments = moments
+        self._scale = float(Standardize(moments).scale[0])
+
+    def head(self) -> nn.Module:
+        return Rescale(self._moments)
+
+    def _errors(self, outputs: torch.Tensor, batch: Batch) -> torch.Tensor:
+        return (outputs[:, 0].float() - batch.targets) / self._scale
+
+    def loss(self, outputs: torch.Tensor, batch: Batch) -> torch.Tensor:
+        return self._errors(outputs, batch).square().sum()
+
+    def sums(self, outputs: torch.Tensor, batch: Batch) -> torch.Tensor:
+        return self._errors(outputs, batch).double().square().sum()[None]
+
+    def figures(self, sums: npt.NDArray[np.float64], rows: int) -> dict[str, float]:
+        return {"validation_loss": float(sums[0]) / rows}
+
+    def finish(self, graph: Graph) -> None:
+        graph.node("Add", [graph.node("Mul", [self.raw, "head.scale"], "unshifted"), "head.mean"], PREDICTION)
+
+    def metrics(self, session: Session, table: Table, pieces: Sequence[Rows]) -> dict[str, float]:
+        given = _run(session, table, pieces, PREDICTION)
+        return metrics.regression(given[:, 0], _targets(table, pieces))
+
+
+class AnomalyDetection(Task):
+    """How unlike the rest a row is: the module gives it back as [rows, columns], the file also its anomaly score
+    [rows], which is the loss: the squared error in units of each column's standard deviation, mean over the columns. A
+    batch's targets, where it has any, are the rows without the noise that was added to them."""
+
+    compared, raw = RECONSTRUCTION, "scaled"
+
+    def __init__(self, names: tuple[str, ...], moments: Moments) -> None:
+        self.width = len(names)
+        self.outputs = (
+            Tensor(name=RECONSTRUCTION, dtype="float32", shape=(None, self.width), names=names),
+            Tensor(name=SCORE, dtype="float32", shape=(None,)),
+        )
+        self._moments = moments
+        self._standardize = Standardize(moments)
+
+    def head(self) -> nn.Module:
+        return Rescale(self._moments)
+
+    def _scores(self, outputs: torch.Tensor, batch: Batch) -> torch.Tensor:
+        wanted = batch.features if batch.targets is None else batch.targets
+        scale = self._standardize.scale.to(outputs.device)
+        return ((outputs.float() - wanted) / scale).square().mean(dim=1)
+
+    def loss(self, outputs: torch.Tensor, batch: Batch) -> torch.Tensor:
+        return self._scores(outputs, batch).sum()
+
+    def sums(self, outputs: torch.Tensor, batch: Batch) -> torch.Tensor:
+        return self._scores(outputs, batch).double().sum()[None]
+
+    def figures(self, sums: npt.NDArray[np.float64], rows: int) -> dict[str, float]:
+        return {"validation_loss": float(sums[0]) / rows}
+
+    def finish(self, graph: Graph) -> None:
+        graph.node("Add", [graph.node("Mul", [self.raw, "head.scale"], "unshifted"), "head.mean"], RECONSTRUCTION)
+        errors = graph.node("Sub", [RECONSTRUCTION, graph.input], "errors")
+        scaled = graph.node("Div", [errors, "head.scale"], "scaled_errors")
+        squares = graph.node("Mul", [scaled, scaled], "squares")
+        graph.node("ReduceMean", [squares, graph.constant("columns", np.array([1], np.int64))], SCORE, keepdims=0)
+
+    def metrics(self, session: Session, table: Table, pieces: Sequence[Rows]) -> dict[str, float]:
+        return metrics.anomalies(_run(session, table, pieces, SCORE))
+
+
+class LanguageModelling(Task):
+    """Which token comes next: the module gives logits [rows, length, tokens], those at a position for the next one; the
+    file also the probabilities [rows, tokens] of the token after the last of each row. A row's loss is the mean over
+    its tokens but for the first."""
+
+    compared = raw = LOGITS
+
+    def __init__(self, length: int, vocabulary: int) -> None:
+        self.width = vocabulary
+        self.length = length
+        self.outputs = (
+            Tensor(name=LOGITS, dtype="float32", shape=(None, length, vocabulary)),
+            Tensor(name=NEXT, dtype="float32", shape=(None, vocabulary)),
+        )
+
+    def _losses(self, outputs: torch.Tensor, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+        """The loss of each token [rows, length − 1], 0 where there is none, and which there are."""
+        wanted = batch.features[:, 1:]
+        each = functional.cross_entropy(
+            outputs[:, :-1].float().flatten(0, 1), wanted.flatten(), reduction="none", ignore_index=PADDING
+        )
+        return each.view(wanted.shape), wanted != PADDING
+
+    def loss(self, outputs: torch.Tensor, batch: Batch) -> torch.Tensor:
+        losses, there = self._losses(outputs, batch)
+        return (losses.sum(dim=1) / there.sum(dim=1).clamp(min=1)).sum()
+
+    def sums(self, outputs: torch.Tensor, batch: Batch) -> torch.Tensor:
+        losses, there = self._losses(outputs, batch)
+        hits = (outputs[:, :-1].argmax(dim=2) == batch.features[:, 1:]) & there
+        by_row = (losses.double().sum(dim=1) / there.sum(dim=1).clamp(min=1)).sum()
+        return torch.stack([by_row, hits.sum().double(), there.sum().double()])
+
+    def figures(self, sums: npt.NDArray[np.float64], rows: int) -> dict[str, float]:
+        return {"validation_loss": float(sums[0]) / rows, "validation_accuracy": float(sums[1] / max(sums[2], 1.0))}
+
+    def finish(self, graph: Graph) -> None:
+        """The logits at each row's last token are picked by a product with a row that is 1 there and 0 elsewhere."""
+        positions = graph.constant("next.positions", np.arange(self.length, dtype=np.int64)[None])
+        zero, one = (graph.constant(f"next.{value}", np.array([value], np.int64)) for value in (0, 1))
+        there = graph.cast(graph.node("GreaterOrEqual", [graph.input, zero], "there"), "int64")
+        count = graph.node("ReduceSum", [there, one], "count", keepdims=1)
+        last = graph.node("Max", [graph.node("Sub", [count, one], "before"), zero], "last")
+        chosen = graph.cast(graph.node("Equal", [positions, last], "is_last"), "float32")
+        picked = graph.node("MatMul", [graph.node("Unsqueeze", [chosen, one], "chosen.row"), LOGITS], "picked")
+        graph.node("Softmax", [graph.node("Squeeze", [picked, one], "last_logits")], NEXT, axis=-1)
+
+    def metrics(self, session: Session, table: Table, pieces: Sequence[Rows]) -> dict[str, float]:
+        total, hits, tokens = 0.0, 0, 0
+        for piece in pieces:
+            features = table.features[piece]
+            wanted = features[:, 1:]
+            logits = session.run(features, only=[LOGITS])[LOGITS][:, :-1].astype(np.float64)
+            there = wanted != PADDING
+            own = np.take_along_axis(logits, np.where(there, wanted, 0)[..., None], axis=2)[..., 0]
+            most = logits.max(axis=2)
+            total += float(((np.log(np.exp(logits - most[..., None]).sum(axis=2)) + most - own) * there).sum())
+            hits += int(((logits.argmax(axis=2) == wanted) & there).sum())
+            tokens += int(there.sum())
+        return metrics.language(total, hits, tokens)
+
+
+def _targets(table: Table, pieces: Sequence[Rows]) -> npt.NDArray[Any]:
+    return np.concatenate([table.targets[piece] for piece in pieces])
+
+
+def _run(session: Session, table: Table, pieces: Sequence[Rows], name: str) -> npt.NDArray[np.float32]:
+    return np.concatenate([session.run(table.features[piece], only=[name])[name] for piece in pieces])

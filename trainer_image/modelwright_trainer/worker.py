@@ -100,7 +100,8 @@ def _work(run: TrainingRun, rank: int, folder: Path, teller: Teller) -> Summary:
     reach = Store(run.data.store) if run.data.store else store
     # Of a Dataset the digest is known before its rows are read.
     prepared = shards.read(reach, run.data) if run.data.digest else None
-    table = None if prepared else data.load(reach, run.data)
+    kind = recipes.kind(run.trainer)
+    table = None if prepared else data.load(reach, run.data, kind)
     digest = table.digest if table else prepared.digest
     _same_everywhere(digest, run)
     fingerprint = run.fingerprint(digest, recipe.to_strings())
@@ -116,11 +117,13 @@ def _work(run: TrainingRun, rank: int, folder: Path, teller: Teller) -> Summary:
     if prepared:
         run, parts = prepared.resolved(run), prepared.parts
         leads = os.environ["LOCAL_RANK"] == "0"
-        table = shards.load(reach, prepared, folder / "data", writes=leads, tell=teller.tell)
+        table = shards.load(reach, prepared, folder / "data", writes=leads, tell=teller.tell, kind=kind)
     else:
         parts = _split(run, table)
     if run.early_stopping and not len(parts["validation"]):
         raise UserFailed("earlyStopping looks at the validation split, which has no rows")
+    if run.early_stopping and not run.early_stopping.fits(run.data.task):
+        raise UserFailed(f"earlyStopping.metric: the task {run.data.task} has no accuracy: write validation_loss")
     learner = recipes.learner(run.trainer, run.data, table, parts["train"])
     scratch = folder / f"rank-{rank}"
     scratch.mkdir(exist_ok=True)
@@ -177,7 +180,7 @@ def _split(run: TrainingRun, table: Table) -> dict[str, Rows]:
     """Raises DataFailed where a part that is asked for gets no row."""
     wanted = run.data.split or Split()
     fractions = {part: float(getattr(wanted, part)) for part in PARTS}
-    parts = split(table.rows, fractions, wanted.seed, table.targets if wanted.stratify else None)
+    parts = split(table.rows, fractions, wanted.seed, table.targets if wanted.stratify and table.classes else None)
     for part, rows in parts.items():
         if fractions[part] and not len(rows):
             raise DataFailed(

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from decimal import Decimal
-from typing import Annotated, ClassVar, Literal, get_args
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
@@ -11,7 +12,22 @@ from modelwright.api.base import ApiModel
 from modelwright.api.rules import Rule
 from modelwright.api.types import DecimalText, Items, cel_is_decimal, each_once
 
-Metric = Literal["accuracy", "f1_macro", "log_loss"]
+Metric = Literal[
+    "accuracy", "f1_macro", "log_loss", "mae", "mse", "perplexity", "r2", "reconstruction_error", "rmse"
+]  # fmt: skip
+MEASURED: Mapping[str, tuple[Metric, ...]] = {
+    "AnomalyDetection": ("reconstruction_error",),
+    "Classification": ("accuracy", "f1_macro", "log_loss"),
+    "LanguageModelling": ("accuracy", "log_loss", "perplexity"),
+    "Regression": ("mae", "mse", "rmse", "r2"),
+}
+"""By task."""
+USUAL: frozenset[Metric] = frozenset(
+    {"accuracy", "f1_macro", "log_loss", "mae", "perplexity", "r2", "reconstruction_error", "rmse"}
+)
+"""What status shows of those that are measured, where the user does not say."""
+SHARES: tuple[Metric, ...] = ("accuracy", "f1_macro")
+"""Shares of rows, or of classes."""
 
 
 def _cel_is_number(bound: str) -> str:
@@ -37,13 +53,13 @@ class Gate(ApiModel):
             lambda gate: gate.min is None or gate.max is None or Decimal(gate.min) <= Decimal(gate.max),
         ),
         Rule(
-            "self.metric == 'log_loss' || "
+            f"!(self.metric in [{', '.join(repr(metric) for metric in SHARES)}]) || "
             + " && ".join(
                 f"(!({_cel_is_number(bound)}) || (double(self.{bound}) >= 0.0 && double(self.{bound}) <= 1.0))"
                 for bound in ("min", "max")
             ),
             '{self.metric} lies between 0 and 1; write 93 % as "0.93"',
-            lambda gate: gate.metric == "log_loss" or all(
+            lambda gate: gate.metric not in SHARES or all(
                 bound is None or 0 <= Decimal(bound) <= 1 for bound in (gate.min, gate.max)
             ),
         ),
@@ -53,9 +69,10 @@ class Gate(ApiModel):
 class Evaluation(ApiModel):
     """How the trained model is measured, and how good it must be."""
 
-    metrics: Annotated[Items[Metric], Field(max_length=16, min_length=1), each_once("metric", str)] = Field(
-        default=get_args(Metric),
-        description="What is measured on the test split, of the published files. f1_macro: the classes' F1, averaged.",
+    metrics: Annotated[Items[Metric], Field(max_length=16, min_length=1), each_once("metric", str)] | None = Field(
+        default=None,
+        description="What status shows of what is measured on the test split, with the published files; the artifact's"
+        " manifest has all. Left out: the usual ones of the task. docs/recipes.md says which there are.",
         json_schema_extra={"x-kubernetes-list-type": "set"},
     )
     gates: Annotated[Items[Gate], Field(max_length=16), each_once("metric", lambda gate: gate.metric)] | None = Field(
@@ -66,9 +83,16 @@ class Evaluation(ApiModel):
 
     rules: ClassVar[tuple[Rule, ...]] = (
         Rule(
-            "!has(self.gates) || self.gates.all(gate, gate.metric in self.metrics)",
+            "!has(self.gates) || !has(self.metrics) || self.gates.all(gate, gate.metric in self.metrics)",
             "a gate is on a metric that is not measured; add it to evaluation.metrics",
-            lambda evaluation: all(gate.metric in evaluation.metrics for gate in evaluation.gates or ()),
+            lambda evaluation: (
+                evaluation.metrics is None or all(gate.metric in evaluation.metrics for gate in evaluation.gates or ())
+            ),
             field="gates",
         ),
     )
+
+    @property
+    def shown(self) -> frozenset[str]:
+        """The metrics that status shows, of those that were measured."""
+        return frozenset(self.metrics or {*USUAL, *(gate.metric for gate in self.gates or ())})

@@ -7,7 +7,7 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, get_args, get_origin
+from typing import Annotated, Any, ClassVar, Literal, get_args, get_origin
 
 import annotated_types
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
@@ -15,10 +15,11 @@ from pydantic.alias_generators import to_camel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticCustomError
 
-_PATH = "spec.trainer.hyperparameters"
+PATH = "spec.trainer.hyperparameters"
 _WHOLE = "a whole number, such as 64"
 _NUMBER = "a number, such as 0.001 or 1e-3"
 _WIDTHS = "whole numbers with commas between, such as 300,100"
+_IMAGE = "channels, height and width from 1 to 9999 with commas between, such as 1,28,28"
 
 
 def _form(pattern: str, form: str) -> BeforeValidator:
@@ -52,8 +53,24 @@ Schedule = Annotated[
 Precision = Annotated[Literal["fp32", "bf16"], _form("fp32|bf16", "fp32 or bf16")]
 
 
+ImageShape = Annotated[
+    tuple[int, int, int],
+    BeforeValidator(_widths),
+    _form(r"[1-9][0-9]{0,3}( ?, ?[1-9][0-9]{0,3}){2}", _IMAGE),
+]
+ClassWeights = Annotated[Literal["None", "Balanced"], _form("None|Balanced", "None or Balanced")]
+Flip = Annotated[
+    Literal["None", "Horizontal", "Vertical", "Both"],
+    _form("None|Horizontal|Vertical|Both", "None, Horizontal, Vertical or Both"),
+]
+
+
 class Hyperparameters(BaseModel):
-    """What all recipes' hyperparameters share."""
+    """What all recipes' hyperparameters share. `tasks` are those that the recipe does; `of_tasks` names hyperparameters
+    that go with some of them alone."""
+
+    tasks: ClassVar[tuple[str, ...]] = ()
+    of_tasks: ClassVar[Mapping[str, tuple[str, ...]]] = {}
 
     model_config = ConfigDict(
         alias_generator=to_camel, validate_by_name=True, validate_by_alias=True, frozen=True, extra="forbid"
@@ -124,7 +141,33 @@ class SteppedHyperparameters(Hyperparameters):
     )
 
 
-class MlpHyperparameters(SteppedHyperparameters):
+class PredictorHyperparameters(SteppedHyperparameters):
+    """What the recipes share that predict a column of other columns."""
+
+    tasks: ClassVar[tuple[str, ...]] = ("Classification", "Regression")
+    of_tasks: ClassVar[Mapping[str, tuple[str, ...]]] = {"class_weights": ("Classification",)}
+
+    class_weights: ClassWeights = Field(
+        default="None",
+        description="Balanced: each class counts the same in the loss, however few its rows are; with Classification.",
+    )
+    noise: Number = Field(
+        default=0.0,
+        ge=0,
+        le=10,
+        description="Normal noise that is added to the features in training, as a share of each one's standard"
+        " deviation.",
+    )
+    mixup: Number = Field(
+        default=0.0,
+        ge=0,
+        le=10,
+        description="Where above 0, rows of a batch are mixed in pairs, targets too, in shares that a Beta distribution"
+        " with this as both parameters draws (mixup); 0.2 is usual.",
+    )
+
+
+class MlpHyperparameters(PredictorHyperparameters):
     """A multilayer perceptron: linear layers with ReLU and dropout between, trained by gradients."""
 
     hidden_sizes: Widths = Field(
@@ -133,7 +176,87 @@ class MlpHyperparameters(SteppedHyperparameters):
     dropout: Number = Field(default=0.0, ge=0, lt=1, description="Share of activations that are dropped in training.")
 
 
-RECIPES: Mapping[str, type[Hyperparameters]] = {"mlp": MlpHyperparameters}
+class LinearHyperparameters(PredictorHyperparameters):
+    """Logistic regression (multinomial), or linear regression: one linear layer on standardized columns, trained with
+    AdamW, whose weightDecay is the regularization."""
+
+
+class CnnHyperparameters(PredictorHyperparameters):
+    """A convolutional network for images, whose pixels are the columns, channel by channel and row by row: 3×3
+    convolutions with ReLU and pooling that halves height and width after each, then a hidden layer."""
+
+    image_shape: ImageShape = Field(description="Channels, height and width of the images, such as 3,32,32.")
+    channels: Widths = Field(
+        default=(16, 32), min_length=1, max_length=8, description="Channels of the convolutions, first to last."
+    )
+    hidden_size: Whole = Field(default=64, ge=1, le=65536, description="Width of the layer behind them.")
+    dropout: Number = Field(default=0.0, ge=0, lt=1, description="Share of that layer that is dropped in training.")
+    crop: Whole = Field(
+        default=0,
+        ge=0,
+        le=64,
+        description="Each image is moved in training by up to so many pixels, both ways; what it leaves is filled with"
+        " its edge.",
+    )
+    rotate: Number = Field(
+        default=0.0, ge=0, le=180, description="Each image is turned in training by up to so many degrees, both ways."
+    )
+    flip: Flip = Field(
+        default="None", description="How half of the images are mirrored in training; Both: each way by itself."
+    )
+
+
+class AutoencoderHyperparameters(SteppedHyperparameters):
+    """An autoencoder: it learns to give back rows through a narrow layer. A row that it gives back badly is unlike
+    those that it learned from: the error is the anomaly score."""
+
+    tasks: ClassVar[tuple[str, ...]] = ("AnomalyDetection",)
+
+    hidden_sizes: Widths = Field(
+        default=(64, 32),
+        min_length=1,
+        max_length=16,
+        description="Widths of the layers before the narrow one; those behind it are the same in reverse.",
+    )
+    code_size: Whole = Field(
+        default=8, ge=1, le=65536, description="Width of the narrow layer; less than there are columns."
+    )
+    noise: Number = Field(
+        default=0.0,
+        ge=0,
+        le=10,
+        description="Normal noise on the rows in training, as a share of each column's standard deviation; what is to"
+        " be given back is without it (denoising).",
+    )
+
+
+class TransformerHyperparameters(SteppedHyperparameters):
+    """A transformer on rows of token ids, one column for each position. Classification: each token sees all, and the
+    mean over them tells the class. LanguageModelling: each token sees those before it, and tells the next."""
+
+    tasks: ClassVar[tuple[str, ...]] = ("Classification", "LanguageModelling")
+    of_tasks: ClassVar[Mapping[str, tuple[str, ...]]] = {"class_weights": ("Classification",)}
+
+    vocabulary: Whole = Field(
+        ge=2, le=1_000_000, description="How many tokens there are: ids are 0 to one less. -1 pads a row at its end."
+    )
+    layers: Whole = Field(default=2, ge=1, le=48, description="Number of blocks of attention and two linear layers.")
+    heads: Whole = Field(default=4, ge=1, le=64, description="Heads of attention in each block.")
+    head_size: Whole = Field(default=16, ge=1, le=256, description="Width of a head; the model is heads times it wide.")
+    dropout: Number = Field(default=0.0, ge=0, lt=1, description="Share of activations that are dropped in training.")
+    class_weights: ClassWeights = Field(
+        default="None",
+        description="Balanced: each class counts the same in the loss, however few its rows are; with Classification.",
+    )
+
+
+RECIPES: Mapping[str, type[Hyperparameters]] = {
+    "autoencoder": AutoencoderHyperparameters,
+    "cnn": CnnHyperparameters,
+    "linear": LinearHyperparameters,
+    "mlp": MlpHyperparameters,
+    "transformer": TransformerHyperparameters,
+}
 
 
 class HyperparameterError(ValueError):
@@ -160,8 +283,11 @@ def parse(recipe: str, given: Mapping[str, str]) -> Hyperparameters:
         wrong: dict[str, str] = {}
         for one in error.errors(include_url=False):
             name = str(one["loc"][0])
+            if one["type"] == "missing":
+                wrong[name] = f"{PATH}.{name}: required by {recipe}. {names[name].description}"
+                continue
             said = one["msg"] if one["type"] == "form" else f"is out of range: {limits(names[name])}"
-            wrong.setdefault(name, f"{_PATH}.{name}: {given[name]!r} {said}")
+            wrong.setdefault(name, f"{PATH}.{name}: {given[name]!r} {said}")
         raise HyperparameterError((*unknown, *wrong.values())) from None
     if unknown:
         raise HyperparameterError(tuple(unknown))
@@ -180,13 +306,15 @@ def _unknown(recipe: str, name: str, known: list[str]) -> str:
     # Case and separators are the usual mistake: hidden_sizes, learning-rate.
     near = difflib.get_close_matches(re.sub("[_-]", "", name.lower()), lowered, n=1, cutoff=0.6)
     advice = f"did you mean {lowered[near[0]]}?" if near else f"there are {', '.join(known)}"
-    return f"{_PATH}.{name}: {recipe} has no such hyperparameter; {advice}"
+    return f"{PATH}.{name}: {recipe} has no such hyperparameter; {advice}"
 
 
 def limits(info: FieldInfo) -> str:
     """The range of a hyperparameter in words: "above 0, at most 10"."""
     if get_origin(info.annotation) is Literal:
         return " or ".join(get_args(info.annotation))
+    if info.annotation == tuple[int, int, int]:
+        return _IMAGE
     words = []
     for limit in info.metadata:
         if isinstance(limit, annotated_types.Gt):

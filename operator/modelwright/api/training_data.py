@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from decimal import Decimal
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 from pydantic import Field
 
 from modelwright.api.base import ApiModel
 from modelwright.api.rules import Rule
+from modelwright.api.tasks import WITHOUT_TARGET, Task
 from modelwright.api.types import DataUri, Fraction, Name, cel_is_fraction
 
 
@@ -21,7 +22,10 @@ class Split(ApiModel):
         default="0.1", description='Rows to watch the training with, after each epoch. "0" for none.'
     )
     test: Fraction = Field(default="0.1", description="Rows to measure the metrics and gates on, once, in the end.")
-    stratify: bool = Field(default=True, description="Keep the classes' shares the same in each part.")
+    stratify: bool | None = Field(
+        default=None,
+        description="With the task Classification: keep the classes' shares the same in each part. Left out: true.",
+    )
     seed: int = Field(default=0, ge=0, le=2**32 - 1, description="Of the random order in which rows are drawn.")
 
     rules: ClassVar[tuple[Rule, ...]] = (
@@ -39,6 +43,9 @@ class Split(ApiModel):
             lambda split: Decimal(split.train) > 0 and Decimal(split.test) > 0,
         ),
     )
+
+
+_CEL_WITHOUT_TARGET = "[" + ", ".join(f"'{task}'" for task in WITHOUT_TARGET) + "]"
 
 
 class DatasetRef(ApiModel):
@@ -64,13 +71,15 @@ class Data(ApiModel):
         default=None,
         min_length=1,
         max_length=256,
-        description="With uri: the column to predict; all others are features, and numbers. Required with a recipe;"
-        " your own code finds it as MODELWRIGHT_TARGET.",
+        description="With uri: the column to predict; all others are features, and numbers. Required with a recipe that"
+        " predicts one; your own code finds it as MODELWRIGHT_TARGET.",
     )
-    task: Literal["Classification"] | None = Field(
+    task: Task | None = Field(
         default=None,
-        description="With uri: what is predicted. Classification: one of several classes. Required with a recipe; your"
-        " own code finds it as MODELWRIGHT_TASK.",
+        description="What is learned. Classification: which of several classes a row is of. Regression: a number."
+        " AnomalyDetection: how unlike the rest a row is. LanguageModelling: which token comes next, of rows of token"
+        " ids. The latter two have no target, and can be done on a Dataset, whose target is passed over; the former are"
+        " a Dataset's own to say. Required with uri and a recipe; your own code finds it as MODELWRIGHT_TASK.",
     )
     split: Split | None = Field(
         default=None,
@@ -85,8 +94,19 @@ class Data(ApiModel):
             lambda data: (data.uri is None) != (data.dataset_ref is None),
         ),
         Rule(
-            "!has(self.datasetRef) || !(has(self.target) || has(self.task) || has(self.split))",
+            "!has(self.datasetRef) || !(has(self.target) || has(self.split)"
+            f" || (has(self.task) && !(self.task in {_CEL_WITHOUT_TARGET})))",
             "target, task and split are the Dataset's own; leave them out beside datasetRef",
-            lambda data: data.dataset_ref is None or (data.target is None and data.task is None and data.split is None),
+            lambda data: (
+                data.dataset_ref is None
+                or (data.target is None and data.split is None and data.task in (None, *WITHOUT_TARGET))
+            ),
+        ),
+        Rule(
+            "!has(self.split) || !has(self.split.stratify) || !self.split.stratify"
+            " || !has(self.task) || self.task == 'Classification'",
+            "stratify keeps the shares of classes, and the task {self.task} has none; leave it out",
+            lambda data: data.split is None or not data.split.stratify or data.task in (None, "Classification"),
+            field="split.stratify",
         ),
     )

@@ -11,7 +11,7 @@ from modelwright.api.base import ApiModel
 from modelwright.api.rules import Rule, Rules
 from modelwright.api.training_own import Environment, Image, Words
 
-Recipe = Literal["mlp"]
+Recipe = Literal["autoencoder", "cnn", "linear", "mlp", "transformer"]
 _HYPERPARAMETER_LENGTH = 63
 
 
@@ -35,7 +35,9 @@ class Trainer(ApiModel):
     """What runs in the workers: a built-in recipe, or an image and a command of your own (docs/own-code.md)."""
 
     recipe: Recipe | None = Field(
-        default=None, description="A built-in recipe. mlp: a multilayer perceptron for tables of numbers."
+        default=None,
+        description="A built-in recipe. linear, mlp: for tables of numbers; cnn: for images; transformer: for rows of"
+        " token ids; autoencoder: for rows that are unlike the rest. docs/recipes.md says when to take which.",
     )
     hyperparameters: Hyperparameters | None = Field(
         default=None,

@@ -119,12 +119,14 @@ def page(kind: type[ApiObject]) -> str:
 
 
 def _recipe(name: str, model: type[Hyperparameters]) -> list[str]:
-    defaults = model().to_strings()
-    lines = [f"## {name}", "", " ".join((model.__doc__ or "").split()), ""]
+    defaults = model.model_construct().to_strings()
+    tasks = ", ".join(f"`{task}`" for task in model.tasks)
+    lines = [f"## {name}", "", " ".join((model.__doc__ or "").split()), "", f"Tasks: {tasks}.", ""]
     lines += ["| name | default | range | |", "|---|---|---|---|"]
     for field, info in model.model_fields.items():
         own = info.alias or field
-        lines.append(f"| `{own}` | `{json.dumps(defaults[own])}` | {limits(info)} | {info.description} |")
+        default = "**required**" if info.is_required() else f"`{json.dumps(defaults[own])}`"
+        lines.append(f"| `{own}` | {default} | {limits(info)} | {info.description} |")
     return [*lines, ""]
 
 

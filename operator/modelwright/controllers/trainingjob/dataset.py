@@ -15,7 +15,8 @@ from collections.abc import Iterable
 from modelwright import contract
 from modelwright.api.base import StatusRef
 from modelwright.api.dataset import Dataset
-from modelwright.api.evaluation import Gate
+from modelwright.api.evaluation import SHARES, Gate
+from modelwright.api.tasks import WITHOUT_TARGET, Task, problems
 from modelwright.api.training_job import TrainingData, TrainingJob
 from modelwright.controllers.podspec import store_bucket
 from modelwright.controllers.trainingjob.records import Plan
@@ -23,10 +24,11 @@ from modelwright.kube import conditions
 
 # While one of these is the reason, an attempt was to be started.
 NOT_READY, FAILED, READY = "DatasetNotReady", "DatasetFailed", "DatasetReady"
+# Recipe, hyperparameters or metrics are not of the task.
+UNFIT = "InvalidTask"
 # Half of the 95 % interval around a figure that is a share of the test rows.
 _NORMAL_95 = 1.96
 _WIDEST = 0.05
-_SHARES = frozenset({"accuracy", "f1_macro"})
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -49,7 +51,27 @@ def pinned(job: TrainingJob) -> TrainingData | None:
     data, name = job.status.data, name_of(job)
     if data is None or data.dataset_ref.name != name or job.status.phase == "Failed":
         return None
-    return data
+    # A spec that was changed since may ask for what this Dataset is not for.
+    return None if unfit(job, data.task) else data
+
+
+def unfit(job: TrainingJob, task: str | None) -> str:
+    """What of the job does not go with its Dataset, whose task that is; "" where all does, or the job names the task
+    itself, which is looked at with the rest of its spec."""
+    if job.spec.trainer.recipe is None or job.spec.data.task is not None:
+        return ""
+    if task is None:
+        return (
+            f"spec.data.task: Dataset {name_of(job)} has no target, and so no task: write"
+            f" {' or '.join(WITHOUT_TARGET)}, or give the Dataset's schema a target and a task"
+        )
+    return "; ".join(problems(job.spec, task))
+
+
+def suited(job: TrainingJob, seen: TrainingData | Missing) -> TrainingData | Missing:
+    """What there is of the Dataset, where it is one that the job can be trained on."""
+    said = unfit(job, seen.task) if isinstance(seen, TrainingData) else ""
+    return Missing(UNFIT, said, stalled=True) if said else seen
 
 
 def task_of(job: TrainingJob) -> str | None:
@@ -63,7 +85,7 @@ def task_of(job: TrainingJob) -> str | None:
 def held_up(job: TrainingJob) -> bool:
     """Whether an attempt was to be started when the job was last looked at, and waited for the Dataset."""
     main = next((one for one in job.status.conditions or () if one.type == "Succeeded"), None)
-    return main is not None and main.reason in (NOT_READY, FAILED, READY)
+    return main is not None and main.reason in (NOT_READY, FAILED, READY, UNFIT)
 
 
 def found(name: str, dataset: Dataset | None) -> TrainingData | Missing:
@@ -104,11 +126,12 @@ def settled(made: Plan, seen: TrainingData | Missing) -> Plan:
     return Plan("Pending", state, attempt=before, restarts=made.restarts, event=told, ends=made.ends)
 
 
-def contract_data(data: TrainingData) -> contract.Data:
-    """What the pods are told."""
+def contract_data(data: TrainingData, task: Task | None = None) -> contract.Data:
+    """What the pods are told. `task` is the job's own."""
     there = data.storage
     reach = contract.StoreAccess(uri=store_bucket(there.uri), endpoint=there.endpoint, region=there.region)
-    return contract.Data(uri=data.artifact.uri, digest=data.artifact.digest, store=reach)
+    made = contract.Data(uri=data.artifact.uri, digest=data.artifact.digest, store=reach)
+    return made if task is None else made.model_copy(update={"task": task})
 
 
 def warnings(data: TrainingData, gates: Iterable[Gate]) -> tuple[str, ...]:
@@ -120,7 +143,7 @@ def warnings(data: TrainingData, gates: Iterable[Gate]) -> tuple[str, ...]:
     for gate in gates:
         bounds = [(word, float(bound)) for word, bound in (("min", gate.min), ("max", gate.max)) if bound is not None]
         for word, bound in bounds:
-            if gate.metric not in _SHARES or not rows or not 0 < bound < 1:
+            if gate.metric not in SHARES or not rows or not 0 < bound < 1:
                 continue
             half = _NORMAL_95 * math.sqrt(bound * (1 - bound) / rows)
             enough = min(_WIDEST, min(bound, 1 - bound) / 2)

@@ -155,7 +155,7 @@ class TrainingJobController:
         if name is None:
             data = None
         elif isinstance(made.action, Start) and dataset.pinned(job) is None:
-            seen = await self._dataset(Key(job.metadata.namespace, name))
+            seen = dataset.suited(job, await self._dataset(Key(job.metadata.namespace, name)))
             made, data = dataset.settled(made, seen), seen if isinstance(seen, TrainingData) else None
         gates = job.spec.evaluation.gates or ()
         told = {"data": data, "warnings": (dataset.warnings(data, gates) or None) if data else None}

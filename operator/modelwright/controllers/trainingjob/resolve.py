@@ -8,7 +8,7 @@ import json
 from typing import Any
 
 from modelwright import contract, owncode
-from modelwright.api import recipes
+from modelwright.api import recipes, tasks
 from modelwright.api.base import API_VERSION, StatusRef
 from modelwright.api.storage import ArtifactRef, Storage, StorageStatus
 from modelwright.api.training_data import Split
@@ -58,6 +58,9 @@ def _problem(job: TrainingJob, settings: Settings) -> tuple[str, str]:
     if size is not None and job.spec.workers.replicas * processes % size:
         counted = f"{job.spec.workers.replicas} workers with {processes} processes each"
         return "InvalidSpec", f"spec.strategy.shardSize: {size} does not divide the processes of {counted}"
+    unfit = tasks.problems(job.spec, job.spec.data.task) if job.spec.data.task is not None else ()
+    if unfit:
+        return dataset.UNFIT, "; ".join(unfit)
     if not storage_status(job, settings).uri:
         return "NoStorage", "spec.storage.uri: required, since the operator has no default store (chart: storage.uri)"
     return "", ""
@@ -135,6 +138,11 @@ def _made_from(job: TrainingJob) -> dict[str, Any]:
     for name in ("maxRestarts", "activeDeadline"):
         spec.get("failurePolicy", {}).pop(name, None)
     spec.get("workers", {}).pop("minReplicas", None)
+    # What status shows of the metrics changes no training.
+    spec.get("evaluation", {}).pop("metrics", None)
+    if spec.get("data", {}).get("split", {}).get("stratify"):
+        # As it is where it is left out; API servers wrote it down when it was a default.
+        del spec["data"]["split"]["stratify"]
     return spec
 
 
@@ -184,7 +192,7 @@ def _data(job: TrainingJob) -> contract.Data:
             train=float(split.train),
             validation=float(split.validation),
             test=float(split.test),
-            stratify=split.stratify,
+            stratify=split.stratify is not False,
             seed=split.seed,
         ),
     )
@@ -194,7 +202,7 @@ def _dataset(job: TrainingJob) -> contract.Data:
     data = dataset.pinned(job)
     if data is None:
         raise ValueError(f"{job.metadata.name}: its Dataset is to be settled before an attempt is made")
-    return dataset.contract_data(data)
+    return dataset.contract_data(data, job.spec.data.task)
 
 
 def _own_data(job: TrainingJob) -> owncode.OwnData:
@@ -202,7 +210,7 @@ def _own_data(job: TrainingJob) -> owncode.OwnData:
     stated = job.spec.data
     if stated.uri is None:
         prepared = _dataset(job)
-        return owncode.OwnData(uri=prepared.uri, digest=prepared.digest, store=prepared.store)
+        return owncode.OwnData(uri=prepared.uri, digest=prepared.digest, store=prepared.store, task=stated.task)
     return owncode.OwnData(uri=stated.uri, target=stated.target, task=stated.task)
 
 
@@ -331,5 +339,5 @@ def published(job: TrainingJob, publish: Publish) -> dict[str, Any]:
         "progress": progress,
         "model_version_ref": StatusRef(name=version_name(job)),
         "artifact": ArtifactRef(uri=publish.artifact_uri, digest=publish.artifact_digest),
-        "metrics": {name: f"{value:.6g}" for name, value in publish.metrics if name in job.spec.evaluation.metrics},
+        "metrics": {name: f"{value:.6g}" for name, value in publish.metrics if name in job.spec.evaluation.shown},
     }
