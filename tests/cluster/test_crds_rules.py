@@ -334,7 +334,10 @@ REFUSED: dict[str, tuple[Manifest, list[str]]] = {
     ),
     "an unknown recipe": (
         training_job(trainer__recipe="mpl"),
-        ['spec.trainer.recipe: Unsupported value: "mpl": supported values: "mlp"'],
+        [
+            'spec.trainer.recipe: Unsupported value: "mpl": supported values: "autoencoder", "cnn", "linear", "mlp",'
+            ' "transformer"'
+        ],
     ),
     "a hyperparameter's name that is too long": (
         training_job(trainer__hyperparameters={"x" * 64: "1"}),

@@ -68,7 +68,7 @@ def is_own(spec: TrainingJobSpec) -> bool:
     return spec.trainer.image is not None and spec.trainer.recipe is None
 
 
-_CEL_WITHOUT_TARGET = "self.data.task in [" + ", ".join(f"'{task}'" for task in WITHOUT_TARGET) + "]"
+_CEL_WITHOUT_TARGET = "(self.data.task in [" + ", ".join(f"'{task}'" for task in WITHOUT_TARGET) + "])"
 _OWN = "(has(self.trainer.image) && !has(self.trainer.recipe))"
 
 OWN_CODE_RULES: tuple[Rule, ...] = (
