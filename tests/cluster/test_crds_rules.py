@@ -464,8 +464,10 @@ REFUSED: dict[str, tuple[Manifest, list[str]]] = {
     "an unknown metric": (
         training_job(evaluation={"metrics": ["accuracy", "acuracy"]}),
         [
-            'spec.evaluation.metrics[1]: Unsupported value: "acuracy": supported values: "accuracy", "f1_macro",'
-            ' "log_loss", "mae", "mse", "perplexity", "r2", "reconstruction_error", "rmse"'
+            'spec.evaluation.metrics[1]: Unsupported value: "acuracy": supported values: "accuracy", "auroc",'
+            ' "average_precision", "balanced_accuracy", "calibration_error", "explained_variance", "f1_macro",'
+            ' "f1_micro", "f1_min", "log_loss", "mae", "mse", "perplexity", "precision_macro", "precision_micro",'
+            ' "precision_min", "r2", "recall_macro", "recall_micro", "recall_min", "reconstruction_error", "rmse"'
         ],
     ),
     "a metric twice": (
@@ -487,6 +489,10 @@ REFUSED: dict[str, tuple[Manifest, list[str]]] = {
     "a gate in percent": (
         training_job(evaluation__gates=[{"metric": "accuracy", "min": "93"}]),
         ['spec.evaluation.gates[0]: Invalid value: accuracy lies between 0 and 1; write 93 % as "0.93"'],
+    ),
+    "a recall in percent": (
+        training_job(evaluation={"gates": [{"metric": "recall_min", "min": "80"}]}),
+        ['spec.evaluation.gates[0]: Invalid value: recall_min lies between 0 and 1; write 93 % as "0.93"'],
     ),
     "a bound that is no number": (
         training_job(evaluation__gates=[{"metric": "accuracy", "min": "high"}]),

@@ -1,4 +1,4 @@
-"""What is wrong with a data set, in words that name column and remedy; and the metrics against scikit-learn's."""
+"""What is wrong with a data set, in words that name column and remedy."""
 
 from __future__ import annotations
 
@@ -9,12 +9,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from modelwright.contract import Data
-from modelwright_trainer import data, metrics
+from modelwright_trainer import data
 from modelwright_trainer.failures import DataFailed
-from sklearn.metrics import accuracy_score, f1_score, log_loss, mean_absolute_error, mean_squared_error, r2_score
 
 GOOD: dict[str, Any] = {"width": [1.0, 2.0, 3.0], "height": [1, 2, 3], "kind": ["a", "b", "a"]}
 
@@ -114,43 +111,3 @@ def test_what_is_no_number_and_no_token_is_named(
     with pytest.raises(DataFailed) as told:
         read(columns, kind, **more)
     assert words in str(told.value)
-
-
-@given(st.integers(2, 60), st.integers(0, 1000))
-def test_metrics_of_a_regression_are_those_of_scikit_learn(rows: int, seed: int) -> None:
-    generator = np.random.default_rng(seed)
-    targets = generator.normal(100, 20, rows)
-    predicted = targets + generator.normal(0, 10, rows)
-    found = metrics.regression(predicted, targets)
-    assert found["mae"] == pytest.approx(mean_absolute_error(targets, predicted))
-    assert found["mse"] == pytest.approx(mean_squared_error(targets, predicted))
-    assert found["rmse"] == pytest.approx(mean_squared_error(targets, predicted) ** 0.5)
-    assert found["r2"] == pytest.approx(r2_score(targets, predicted))
-
-
-def test_metrics_of_a_language_model_by_hand() -> None:
-    found = metrics.language(loss=4 * np.log(8), hits=1, tokens=4)
-    assert found == pytest.approx({"accuracy": 0.25, "log_loss": np.log(8), "perplexity": 8.0})
-
-
-@given(st.integers(2, 6), st.integers(1, 80), st.integers(0, 1000))
-def test_metrics_are_those_of_scikit_learn(classes: int, rows: int, seed: int) -> None:
-    generator = np.random.default_rng(seed)
-    probabilities = generator.dirichlet(np.full(classes, 0.3), rows)
-    labels = generator.integers(0, classes, rows)
-    found = metrics.classification(probabilities, labels)
-    predicted = probabilities.argmax(axis=1)
-    assert found["accuracy"] == pytest.approx(accuracy_score(labels, predicted))
-    assert found["f1_macro"] == pytest.approx(f1_score(labels, predicted, average="macro"))
-    assert found["log_loss"] == pytest.approx(log_loss(labels, probabilities, labels=range(classes)))
-
-
-def test_no_rows_have_no_metrics() -> None:
-    for measure in (
-        lambda: metrics.classification(np.empty((0, 2)), np.empty(0, dtype=np.int64)),
-        lambda: metrics.regression(np.empty(0), np.empty(0)),
-        lambda: metrics.anomalies(np.empty(0)),
-        lambda: metrics.language(0.0, 0, 0),
-    ):
-        with pytest.raises(ValueError, match=r"no (rows|tokens)"):
-            measure()

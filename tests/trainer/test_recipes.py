@@ -15,7 +15,7 @@ from modelwright_trainer.learner import Batch
 from modelwright_trainer.recipes.cnn import of_channels
 from modelwright_trainer.tasks import Classification
 from scipy.special import softmax
-from sklearn.metrics import roc_auc_score
+from sklearn.metrics import explained_variance_score, roc_auc_score
 from sklearn.utils.class_weight import compute_class_weight
 
 from tests.trainer.tables import CPU, exported, fitted, learner, parts, real, text, trained
@@ -24,7 +24,7 @@ DIGITS = real("digits")
 CNN = {"imageShape": "1,8,8", "channels": "16,32", "epochs": "12", "learningRate": "0.003"}
 
 
-def measured(
+def figures_of(
     table: Table, folder: Path, recipe: str, task: str = "Classification", **hyperparameters: str
 ) -> dict[str, float]:
     """Of rows that were not trained on, from a file that is checked against the module."""
@@ -33,7 +33,7 @@ def measured(
     weights = fitted(one, table, train)
     session = exported(one, weights, folder)
     export.agree(one, weights, session, table, test)
-    figures = one.metrics(session, table, test)
+    figures = one.measured(session, table, test).figures
     print(f"{recipe}, {task}: {' '.join(f'{name}={value:.4g}' for name, value in figures.items())}")
     return figures
 
@@ -49,13 +49,13 @@ def measured(
     ],
 )
 def test_images_are_told_apart(recipe: str, hyperparameters: dict[str, str], gate: float, tmp_path: Path) -> None:
-    assert measured(DIGITS, tmp_path, recipe, **hyperparameters)["accuracy"] >= gate
+    assert figures_of(DIGITS, tmp_path, recipe, **hyperparameters)["accuracy"] >= gate
 
 
 def test_a_transformer_tells_rows_of_tokens_apart(tmp_path: Path) -> None:
     """The digits again: 64 tokens, each of 17 shades."""
     given = {"vocabulary": "17", "layers": "1", "epochs": "15", "learningRate": "0.005"}
-    assert measured(real("digits", tokens=True), tmp_path, "transformer", **given)["accuracy"] >= 0.9
+    assert figures_of(real("digits", tokens=True), tmp_path, "transformer", **given)["accuracy"] >= 0.9
 
 
 def test_a_transformer_learns_which_letter_comes_next(tmp_path: Path) -> None:
@@ -63,7 +63,7 @@ def test_a_transformer_learns_which_letter_comes_next(tmp_path: Path) -> None:
     given = {"vocabulary": str(letters), "layers": "1", "epochs": "4", "batchSize": "64", "learningRate": "0.005"}
     shares = np.bincount(table.features[table.features >= 0]) / (table.features >= 0).sum()
     unigram = float(np.exp(-(shares * np.log(np.maximum(shares, 1e-9))).sum()))
-    figures = measured(table, tmp_path, "transformer", "LanguageModelling", **given)
+    figures = figures_of(table, tmp_path, "transformer", "LanguageModelling", **given)
     assert figures["perplexity"] < 0.75 * unigram
     assert figures["perplexity"] == pytest.approx(np.exp(figures["log_loss"]))
 
@@ -77,7 +77,7 @@ def test_a_transformer_learns_which_letter_comes_next(tmp_path: Path) -> None:
 )
 def test_a_number_is_predicted_in_its_own_unit(recipe: str, given: dict[str, str], tmp_path: Path) -> None:
     table = real("diabetes")
-    figures = measured(table, tmp_path, recipe, "Regression", **given)
+    figures = figures_of(table, tmp_path, recipe, "Regression", **given)
     assert table.targets is not None
     assert figures["r2"] >= 0.35
     assert figures["rmse"] < table.targets.std() * 0.85
@@ -103,7 +103,13 @@ def test_an_autoencoder_finds_rows_that_are_unlike_those_it_learned_from(tmp_pat
     scale = np.where(table.features[train].std(axis=0) > 0, table.features[train].std(axis=0), 1)
     expected = np.square((outputs["reconstruction"] - table.features[rest]) / scale).mean(axis=1)
     np.testing.assert_allclose(outputs["anomaly_score"], expected, rtol=1e-3)
-    assert one.metrics(session, table, rest)["reconstruction_error"] == pytest.approx(expected.mean(), rel=1e-3)
+    measured = one.measured(session, table, rest)
+    assert measured.figures["reconstruction_error"] == pytest.approx(expected.mean(), rel=1e-3)
+    explained = explained_variance_score(
+        table.features[rest] / scale, outputs["reconstruction"] / scale, multioutput="variance_weighted"
+    )
+    assert measured.figures["explained_variance"] == pytest.approx(explained, rel=1e-3)
+    assert measured.details["anomalyScores"]["0.9"] == pytest.approx(np.quantile(expected, 0.9), rel=1e-3)
 
 
 # Rows of token ids

@@ -80,6 +80,9 @@ def test_each_task_is_trained_and_published(name: str, access: StoreAccess, stor
     assert set(given) == {one.name for one in manifest.outputs} == set(samples) - {manifest.inputs[0].name}
     for output, value in given.items():
         np.testing.assert_allclose(value, samples[output], rtol=1e-4, atol=1e-5)
+    evaluation = json.loads((tmp_path / "version" / "evaluation.json").read_text())
+    assert evaluation["test"]["metrics"] == pytest.approx(manifest.metrics["test"])
+    assert ("confusion" in evaluation["test"]) == (name == "images")
     baseline = json.loads((tmp_path / "version" / "baseline.json").read_text())
     assert ("tokens" in baseline) == (name == "language")
     assert ("target" in baseline) == (name == "regression")

@@ -22,6 +22,7 @@ from modelwright_trainer import onnxgraph
 from modelwright_trainer.data import Table
 from modelwright_trainer.failures import TrainingFailed
 from modelwright_trainer.learner import Learner
+from modelwright_trainer.metrics import Measured
 from modelwright_trainer.onnxgraph import Session, Weights
 from modelwright_trainer.split import Rows
 
@@ -51,11 +52,19 @@ def agree(learner: Learner, weights: Weights, session: Session, table: Table, ro
         )
 
 
-def check_gates(gates: Sequence[Gate], figures: Mapping[str, float]) -> None:
-    """Raises TrainingFailed (GateFailed) naming each gate that does not pass, its figure and its threshold."""
-    breaches = [breach for gate in gates if (breach := gate.breach(figures))]
-    if breaches:
-        raise TrainingFailed(Outcome.GATE_FAILED, f"not published: {'; '.join(breaches)}")
+def check_gates(gates: Sequence[Gate], figures: Mapping[str, float], measured: Measured | None = None) -> None:
+    """Raises TrainingFailed (GateFailed) naming each gate that does not pass, its figure and its threshold; where
+    `measured` is given and of few rows, also between what the figure lies."""
+    breaches = {gate.metric: breach for gate in gates if (breach := gate.breach(figures))}
+    if not breaches:
+        return
+    sure = []
+    for name in breaches if measured else ():
+        interval = measured.interval(name)
+        if interval:
+            sure.append(f"{name} {interval[0]:.4g} to {interval[1]:.4g}")
+    said = f". On {measured.rows} test rows the 95 % interval is (bootstrap): {'; '.join(sure)}" if sure else ""
+    raise TrainingFailed(Outcome.GATE_FAILED, f"not published: {'; '.join(breaches.values())}{said}")
 
 
 def golden(session: Session, learner: Learner, table: Table, rows: Rows, folder: Path) -> artifact.Golden:
@@ -110,9 +119,13 @@ def uri_of(run: TrainingRun) -> str:
     return artifact.manifest_uri(run.store.uri, run.namespace, run.publish.model, run.publish.version)
 
 
-def write_documents(folder: Path, table: Table, parts: Mapping[str, Rows], history: Sequence[Any]) -> None:
-    """Writes the baseline and the history, the losses per epoch."""
+def write_documents(
+    folder: Path, table: Table, parts: Mapping[str, Rows], history: Sequence[Any], measured: Mapping[str, Measured]
+) -> None:
+    """Writes the baseline, the history, which is the losses per epoch, and what was measured on each part."""
+    evaluation = {part: {"rows": one.rows, "metrics": one.figures, **one.details} for part, one in measured.items()}
     for name, document in (
+        (artifact.EVALUATION_FILE, evaluation),
         (artifact.BASELINE_FILE, baseline(table, parts["train"])),
         (artifact.HISTORY_FILE, {"epochs": list(history)}),
     ):
@@ -134,6 +147,7 @@ def manifest(
     """The manifest of the files in `folder`."""
     named = (
         artifact.ONNX_FILE, artifact.WEIGHTS_FILE, artifact.GOLDEN_FILE, artifact.BASELINE_FILE, artifact.HISTORY_FILE,
+        artifact.EVALUATION_FILE,
     )  # fmt: skip
     hyperparameters = learner.hyperparameters.to_strings()
     return artifact.Manifest(

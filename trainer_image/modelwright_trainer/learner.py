@@ -16,6 +16,7 @@ from modelwright.api.recipes import SteppedHyperparameters
 from torch import nn
 
 from modelwright_trainer.data import Table
+from modelwright_trainer.metrics import Measured
 from modelwright_trainer.onnxgraph import Session, Weights
 from modelwright_trainer.split import Rows
 
@@ -81,7 +82,7 @@ class Learner(abc.ABC):
         """The name of the file's output that is the module's own."""
 
     @abc.abstractmethod
-    def metrics(self, session: Session, table: Table, rows: Rows) -> dict[str, float]:
+    def measured(self, session: Session, table: Table, rows: Rows) -> Measured:
         """Metrics of the task on the given rows, of the published file in its own runtime."""
 
     def rebuilt(self, weights: Weights) -> nn.Module:

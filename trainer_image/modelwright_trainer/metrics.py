@@ -1,62 +1,268 @@
-"""Metrics of the tasks, from what the published file gives."""
+"""Metrics of the tasks, from what the published file gives; how sure they are, by the bootstrap.
+
+Those of a classification that are of one class are averaged over the classes: `_macro` gives each class the same weight,
+`_micro` each row, `_min` is the class that has the least.
+"""
 
 from __future__ import annotations
 
+import dataclasses
 import math
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+Figures = npt.NDArray[np.floating]
+Labels = npt.NDArray[np.int64]
+Indices = npt.NDArray[np.int64]
 
-def classification(probabilities: npt.NDArray[np.floating], labels: npt.NDArray[np.int64]) -> dict[str, float]:
-    """accuracy, f1_macro and log_loss of `probabilities` [rows, classes] against `labels` [rows], as scikit-learn
-    defines them: F1 is the mean over the classes that occur in labels or predictions, 0 where a class was never hit;
-    the logarithm is natural, and probabilities are normalized and clipped by their type's epsilon. Raises ValueError
-    without rows."""
-    if not len(labels):
+# Beyond, an interval says less than it costs.
+SMALL = 10_000
+_RESAMPLES = 1000
+_FEWER = 200
+_BINS = 15
+_LARGEST_CONFUSION = 200
+
+
+@dataclasses.dataclass(frozen=True)
+class Measured:
+    """Figures of some rows. `again` computes one anew from a resample of the rows, given by their numbers from 0 (a row
+    may occur several times); raises ValueError where it is not defined. `details` are for people."""
+
+    rows: int
+    figures: dict[str, float]
+    again: Callable[[str, Indices], float]
+    details: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+    def interval(self, name: str) -> tuple[float, float] | None:
+        """Between which figures 95 % of resamples lie (percentile bootstrap, Efron 1979), drawn from a fixed seed; None
+        where there is no such figure, or more rows than `SMALL`."""
+        if name not in self.figures or self.rows > SMALL:
+            return None
+        generator = np.random.RandomState(0)
+        found = []
+        for _ in range(_RESAMPLES if self.rows <= SMALL // 10 else _FEWER):
+            chosen = generator.randint(0, self.rows, self.rows)
+            try:
+                found.append(self.again(name, chosen))
+            except ValueError:
+                continue
+        if not found:
+            return None
+        low, high = np.percentile(found, [2.5, 97.5])
+        return float(low), float(high)
+
+
+def classification(probabilities: Figures, labels: Labels, classes: tuple[str, ...] = ()) -> Measured:
+    """Of `probabilities` [rows, classes] against `labels` [rows], as scikit-learn defines them. Precision, recall and F1
+    are of the classes that occur in labels or predictions, 0 where there is nothing to divide by; balanced accuracy is
+    the mean recall of those that occur in labels; the logarithm is natural, and probabilities are normalized and clipped
+    by their type's epsilon. AUROC and average precision are of each class against the others, mean over the classes that
+    some rows are of and some are not; where there is none, the figures are left out. calibration_error is the expected
+    one, of 15 bins of the largest probability (arXiv:1706.04599). Raises ValueError without rows."""
+    _some(labels)
+    figures = _defined(_CLASSIFICATION, probabilities, labels)
+    names = classes or tuple(map(str, range(probabilities.shape[1])))
+    confusion = np.bincount(
+        labels * len(names) + probabilities.argmax(axis=1), minlength=len(names) ** 2
+    ).reshape(len(names), -1) if len(names) <= _LARGEST_CONFUSION else None  # fmt: skip
+    seen, precision, recall, f1 = _by_class(probabilities, labels)
+    counts = np.bincount(labels, minlength=len(names))
+    details: dict[str, Any] = {
+        "classes": {
+            names[one]: {
+                "rows": int(counts[one]), "precision": float(precision[index]), "recall": float(recall[index]),
+                "f1": float(f1[index]),
+            }
+            for index, one in enumerate(seen)
+        }
+    }  # fmt: skip
+    if confusion is not None:
+        details["confusion"] = {"classes": list(names), "counts": confusion.tolist()}
+    return Measured(
+        len(labels),
+        figures,
+        lambda name, chosen: _CLASSIFICATION[name](probabilities[chosen], labels[chosen]),
+        details,
+    )
+
+
+def regression(predicted: Figures, targets: Figures) -> Measured:
+    """Of `predicted` [rows] against `targets` [rows], as scikit-learn defines them: where all targets are equal, r2 and
+    explained_variance are 1 for exact predictions, else 0. Raises ValueError without rows."""
+    _some(targets)
+    given, wanted = predicted.astype(np.float64), targets.astype(np.float64)
+    return Measured(
+        len(wanted),
+        _defined(_REGRESSION, given, wanted),
+        lambda name, chosen: _REGRESSION[name](given[chosen], wanted[chosen]),
+    )
+
+
+def anomalies(scores: Figures, errors: Figures, scaled: Figures) -> Measured:
+    """reconstruction_error, the mean of the anomaly scores [rows], and explained_variance, the share of the columns'
+    variance that is given back: of `errors` and what was to be given back, `scaled`, both [rows, columns] in units of
+    the columns' standard deviations. Raises ValueError without rows."""
+    _some(scores)
+    exact = scores.astype(np.float64)
+
+    def again(name: str, chosen: Indices) -> float:
+        if name == "reconstruction_error":
+            return float(np.mean(exact[chosen]))
+        return _explained(errors[chosen].astype(np.float64), scaled[chosen].astype(np.float64))
+
+    every = np.arange(len(exact))
+    figures = {name: again(name, every) for name in ("reconstruction_error", "explained_variance")}
+    shares = {str(share): float(np.quantile(exact, share)) for share in (0.5, 0.9, 0.95, 0.99, 0.999)}
+    return Measured(len(exact), figures, again, {"anomalyScores": shares})
+
+
+def language(losses: Figures, hits: Labels, tokens: Labels) -> Measured:
+    """accuracy, log_loss and perplexity over tokens: of each row [rows] the sum of the losses, the tokens that were
+    right, and all that were to be predicted. Raises ValueError without tokens."""
+
+    def again(name: str, chosen: Indices) -> float:
+        count = int(tokens[chosen].sum())
+        if not count:
+            raise ValueError("no tokens to evaluate: each row has one token, or none")
+        if name == "accuracy":
+            return float(hits[chosen].sum() / count)
+        mean = float(losses[chosen].sum() / count)
+        return mean if name == "log_loss" else math.exp(min(mean, 700.0))
+
+    every = np.arange(len(tokens))
+    return Measured(len(tokens), {name: again(name, every) for name in ("accuracy", "log_loss", "perplexity")}, again)
+
+
+def _some(rows: npt.NDArray[Any]) -> None:
+    if not len(rows):
         raise ValueError("no rows to evaluate")
+
+
+def _defined(
+    measures: Mapping[str, Callable[[Any, Any], float]], given: Figures, wanted: npt.NDArray[Any]
+) -> dict[str, float]:
+    figures = {}
+    for name, measure in measures.items():
+        try:
+            figures[name] = measure(given, wanted)
+        except ValueError:
+            continue
+    return figures
+
+
+def _by_class(probabilities: Figures, labels: Labels) -> tuple[Labels, Figures, Figures, Figures]:
+    """The classes that occur, and of each precision, recall and F1."""
     predicted = probabilities.argmax(axis=1)
-    seen = np.union1d(labels, predicted)
-    hits = np.array([np.sum((predicted == one) & (labels == one)) for one in seen])
-    total = np.array([np.sum(predicted == one) + np.sum(labels == one) for one in seen])
+    width = probabilities.shape[1]
+    hits = np.bincount(labels[predicted == labels], minlength=width)
+    given, wanted = np.bincount(predicted, minlength=width), np.bincount(labels, minlength=width)
+    seen = np.flatnonzero(given + wanted)
+    hits, given, wanted = hits[seen], given[seen], wanted[seen]
+    return (
+        seen,
+        hits / np.maximum(given, 1),
+        hits / np.maximum(wanted, 1),
+        2 * hits / (given + wanted),
+    )
+
+
+def _of_classes(which: int, over: Callable[[Figures], Any]) -> Callable[[Figures, Labels], float]:
+    return lambda probabilities, labels: float(over(_by_class(probabilities, labels)[which]))
+
+
+def _accuracy(probabilities: Figures, labels: Labels) -> float:
+    return float(np.mean(probabilities.argmax(axis=1) == labels))
+
+
+def _balanced_accuracy(probabilities: Figures, labels: Labels) -> float:
+    right = probabilities.argmax(axis=1) == labels
+    counts = np.bincount(labels)
+    return float(np.mean(np.bincount(labels, right)[counts > 0] / counts[counts > 0]))
+
+
+def _log_loss(probabilities: Figures, labels: Labels) -> float:
     epsilon = np.finfo(probabilities.dtype).eps
     exact = np.clip(probabilities.astype(np.float64), epsilon, 1 - epsilon)
-    own = exact[np.arange(len(labels)), labels] / exact.sum(axis=1)
-    return {
-        "accuracy": float(np.mean(predicted == labels)),
-        "f1_macro": float(np.mean(2 * hits / total)),
-        "log_loss": float(-np.mean(np.log(own))),
-    }
+    return float(-np.mean(np.log(exact[np.arange(len(labels)), labels] / exact.sum(axis=1))))
 
 
-def regression(predicted: npt.NDArray[np.floating], targets: npt.NDArray[np.floating]) -> dict[str, float]:
-    """mae, mse, rmse and r2 of `predicted` [rows] against `targets` [rows], as scikit-learn defines them: where all
-    targets are equal, r2 is 1 for exact predictions, else 0. Raises ValueError without rows."""
-    if not len(targets):
-        raise ValueError("no rows to evaluate")
-    wanted = targets.astype(np.float64)
-    errors = predicted.astype(np.float64) - wanted
-    mse = float(np.mean(np.square(errors)))
-    variance = float(np.var(wanted))
-    return {
-        "mae": float(np.mean(np.abs(errors))),
-        "mse": mse,
-        "rmse": math.sqrt(mse),
-        "r2": 1 - mse / variance if variance else float(mse == 0),
-    }
+def _against_others(of: Callable[[Figures, npt.NDArray[np.bool_]], float]) -> Callable[[Figures, Labels], float]:
+    def measure(probabilities: Figures, labels: Labels) -> float:
+        counts = np.bincount(labels, minlength=probabilities.shape[1])
+        found = [
+            of(probabilities[:, one], labels == one) for one in np.flatnonzero((counts > 0) & (counts < len(labels)))
+        ]
+        if not found:
+            raise ValueError("all rows are of one class")
+        return float(np.mean(found))
+
+    return measure
 
 
-def anomalies(scores: npt.NDArray[np.floating]) -> dict[str, float]:
-    """reconstruction_error: the mean of the anomaly scores [rows]. Raises ValueError without rows."""
-    if not len(scores):
-        raise ValueError("no rows to evaluate")
-    return {"reconstruction_error": float(np.mean(scores.astype(np.float64)))}
+def _area(scores: Figures, positive: npt.NDArray[np.bool_]) -> float:
+    """Under the receiver operating characteristic: how often a positive row has the higher score, a tie counted half
+    (Mann–Whitney)."""
+    _, at, counts = np.unique(scores, return_inverse=True, return_counts=True)
+    ranks = (np.cumsum(counts) - (counts - 1) / 2)[at]
+    positives = int(positive.sum())
+    return float((ranks[positive].sum() - positives * (positives + 1) / 2) / (positives * (len(scores) - positives)))
 
 
-def language(loss: float, hits: int, tokens: int) -> dict[str, float]:
-    """accuracy, log_loss and perplexity of `tokens` predicted tokens, of which `hits` were right, and over which the
-    natural logarithms of what the right ones were given add up to −`loss`. Raises ValueError without tokens."""
-    if not tokens:
-        raise ValueError("no tokens to evaluate: each row has one token, or none")
-    mean = loss / tokens
-    return {"accuracy": hits / tokens, "log_loss": mean, "perplexity": math.exp(min(mean, 700.0))}
+def _average_precision(scores: Figures, positive: npt.NDArray[np.bool_]) -> float:
+    """The mean of the precision at each threshold, weighted by how much recall it adds."""
+    order = np.argsort(-scores, kind="stable")
+    hits = np.cumsum(positive[order])
+    last = np.append(np.flatnonzero(np.diff(scores[order])), len(scores) - 1)  # of each threshold
+    precision = hits[last] / (last + 1)
+    return float(np.sum(np.diff(hits[last], prepend=0) * precision) / hits[-1])
+
+
+def _calibration_error(probabilities: Figures, labels: Labels) -> float:
+    sure = probabilities.max(axis=1).astype(np.float64)
+    right = probabilities.argmax(axis=1) == labels
+    bins = np.clip(np.ceil(sure * _BINS).astype(np.int64) - 1, 0, _BINS - 1)
+    return float(np.abs(np.bincount(bins, right - sure, _BINS)).sum() / len(labels))
+
+
+_CLASSIFICATION: Mapping[str, Callable[[Figures, Labels], float]] = {
+    "accuracy": _accuracy,
+    "balanced_accuracy": _balanced_accuracy,
+    "precision_micro": _accuracy,  # each row has one class and one prediction, so that these are the same
+    "recall_micro": _accuracy,
+    "f1_micro": _accuracy,
+    "precision_macro": _of_classes(1, np.mean),
+    "recall_macro": _of_classes(2, np.mean),
+    "f1_macro": _of_classes(3, np.mean),
+    "precision_min": _of_classes(1, np.min),
+    "recall_min": _of_classes(2, np.min),
+    "f1_min": _of_classes(3, np.min),
+    "auroc": _against_others(_area),
+    "average_precision": _against_others(_average_precision),
+    "log_loss": _log_loss,
+    "calibration_error": _calibration_error,
+}
+
+
+def _mse(predicted: Figures, targets: Figures) -> float:
+    return float(np.mean(np.square(predicted - targets)))
+
+
+def _share(left: float, variance: float) -> float:
+    """What is explained of a variance of which so much is left."""
+    return 1 - left / variance if variance else float(left == 0)
+
+
+def _explained(errors: Figures, wanted: Figures) -> float:
+    return _share(float(np.var(errors, axis=0).sum()), float(np.var(wanted, axis=0).sum()))
+
+
+_REGRESSION: Mapping[str, Callable[[Figures, Figures], float]] = {
+    "mae": lambda predicted, targets: float(np.mean(np.abs(predicted - targets))),
+    "mse": _mse,
+    "rmse": lambda predicted, targets: math.sqrt(_mse(predicted, targets)),
+    "r2": lambda predicted, targets: _share(_mse(predicted, targets), float(np.var(targets))),
+    "explained_variance": lambda predicted, targets: _explained(predicted - targets, targets),
+}

@@ -16,6 +16,7 @@ from torch.nn import functional
 from modelwright_trainer import metrics
 from modelwright_trainer.data import Table
 from modelwright_trainer.learner import Batch
+from modelwright_trainer.metrics import Measured
 from modelwright_trainer.onnxgraph import Graph, Session
 from modelwright_trainer.preprocessing import Moments, Rescale, Standardize
 from modelwright_trainer.split import Rows
@@ -51,7 +52,7 @@ class Task(abc.ABC):
         """Adds the nodes that make the outputs of `raw`."""
 
     @abc.abstractmethod
-    def metrics(self, session: Session, table: Table, pieces: Sequence[Rows]) -> dict[str, float]:
+    def measured(self, session: Session, table: Table, pieces: Sequence[Rows]) -> Measured:
         """On the rows of all `pieces`, each of so many as there is memory for."""
 
 
@@ -92,9 +93,9 @@ class Classification(Task):
     def finish(self, graph: Graph) -> None:
         graph.node("Softmax", [LOGITS], PROBABILITIES, axis=-1)
 
-    def metrics(self, session: Session, table: Table, pieces: Sequence[Rows]) -> dict[str, float]:
+    def measured(self, session: Session, table: Table, pieces: Sequence[Rows]) -> Measured:
         given = _run(session, table, pieces, PROBABILITIES)
-        return metrics.classification(given, _targets(table, pieces))
+        return metrics.classification(given, _targets(table, pieces), table.classes)
 
 
 class Regression(Task):
@@ -126,7 +127,7 @@ class Regression(Task):
     def finish(self, graph: Graph) -> None:
         graph.node("Add", [graph.node("Mul", [self.raw, "head.scale"], "unshifted"), "head.mean"], PREDICTION)
 
-    def metrics(self, session: Session, table: Table, pieces: Sequence[Rows]) -> dict[str, float]:
+    def measured(self, session: Session, table: Table, pieces: Sequence[Rows]) -> Measured:
         given = _run(session, table, pieces, PREDICTION)
         return metrics.regression(given[:, 0], _targets(table, pieces))
 
@@ -171,8 +172,11 @@ class AnomalyDetection(Task):
         squares = graph.node("Mul", [scaled, scaled], "squares")
         graph.node("ReduceMean", [squares, graph.constant("columns", np.array([1], np.int64))], SCORE, keepdims=0)
 
-    def metrics(self, session: Session, table: Table, pieces: Sequence[Rows]) -> dict[str, float]:
-        return metrics.anomalies(_run(session, table, pieces, SCORE))
+    def measured(self, session: Session, table: Table, pieces: Sequence[Rows]) -> Measured:
+        scores = _run(session, table, pieces, SCORE)
+        scale = self._standardize.scale.numpy()
+        wanted = np.concatenate([table.features[piece] for piece in pieces]) / scale
+        return metrics.anomalies(scores, _run(session, table, pieces, RECONSTRUCTION) / scale - wanted, wanted)
 
 
 class LanguageModelling(Task):
@@ -222,8 +226,8 @@ class LanguageModelling(Task):
         picked = graph.node("MatMul", [graph.node("Unsqueeze", [chosen, one], "chosen.row"), LOGITS], "picked")
         graph.node("Softmax", [graph.node("Squeeze", [picked, one], "last_logits")], NEXT, axis=-1)
 
-    def metrics(self, session: Session, table: Table, pieces: Sequence[Rows]) -> dict[str, float]:
-        total, hits, tokens = 0.0, 0, 0
+    def measured(self, session: Session, table: Table, pieces: Sequence[Rows]) -> Measured:
+        losses, hits, tokens = [], [], []
         for piece in pieces:
             features = table.features[piece]
             wanted = features[:, 1:]
@@ -231,10 +235,11 @@ class LanguageModelling(Task):
             there = wanted != PADDING
             own = np.take_along_axis(logits, np.where(there, wanted, 0)[..., None], axis=2)[..., 0]
             most = logits.max(axis=2)
-            total += float(((np.log(np.exp(logits - most[..., None]).sum(axis=2)) + most - own) * there).sum())
-            hits += int(((logits.argmax(axis=2) == wanted) & there).sum())
-            tokens += int(there.sum())
-        return metrics.language(total, hits, tokens)
+            each = np.log(np.exp(logits - most[..., None]).sum(axis=2)) + most - own
+            losses.append((each * there).sum(axis=1))
+            hits.append(((logits.argmax(axis=2) == wanted) & there).sum(axis=1))
+            tokens.append(there.sum(axis=1))
+        return metrics.language(np.concatenate(losses), np.concatenate(hits), np.concatenate(tokens))
 
 
 def _targets(table: Table, pieces: Sequence[Rows]) -> npt.NDArray[Any]:

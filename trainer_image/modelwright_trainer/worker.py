@@ -156,12 +156,13 @@ def _evaluated(training: Training, weights: Weights, folder: Path) -> tuple[dict
     session = Session(folder)
     test = parts["test"]
     export.agree(learner, weights, session, table, test)
-    figures = {
-        part: learner.metrics(session, table, parts[part]) for part in ("test", "validation") if len(parts[part])
+    measured = {
+        part: learner.measured(session, table, parts[part]) for part in ("test", "validation") if len(parts[part])
     }
-    export.check_gates(run.evaluation.gates, figures["test"])
+    figures = {part: one.figures for part, one in measured.items()}
+    export.check_gates(run.evaluation.gates, figures["test"], measured["test"])
     samples = export.golden(session, learner, table, test, folder)
-    export.write_documents(folder, table, parts, state.history)
+    export.write_documents(folder, table, parts, state.history, measured)
     manifest = export.manifest(
         run, learner, table, parts, folder, golden_samples=samples, figures=figures,
         epochs=state.cursor.epoch, steps=state.cursor.step,

@@ -13,21 +13,30 @@ from modelwright.api.rules import Rule
 from modelwright.api.types import DecimalText, Items, cel_is_decimal, each_once
 
 Metric = Literal[
-    "accuracy", "f1_macro", "log_loss", "mae", "mse", "perplexity", "r2", "reconstruction_error", "rmse"
+    "accuracy", "auroc", "average_precision", "balanced_accuracy", "calibration_error", "explained_variance",
+    "f1_macro", "f1_micro", "f1_min", "log_loss", "mae", "mse", "perplexity", "precision_macro", "precision_micro",
+    "precision_min", "r2", "recall_macro", "recall_micro", "recall_min", "reconstruction_error", "rmse",
 ]  # fmt: skip
+_BY_CLASS: tuple[Metric, ...] = (
+    "precision_macro", "recall_macro", "f1_macro", "precision_micro", "recall_micro", "f1_micro", "precision_min",
+    "recall_min", "f1_min",
+)  # fmt: skip
 MEASURED: Mapping[str, tuple[Metric, ...]] = {
-    "AnomalyDetection": ("reconstruction_error",),
-    "Classification": ("accuracy", "f1_macro", "log_loss"),
+    "AnomalyDetection": ("reconstruction_error", "explained_variance"),
+    "Classification": (
+        "accuracy", "balanced_accuracy", *_BY_CLASS, "auroc", "average_precision", "log_loss", "calibration_error",
+    ),
     "LanguageModelling": ("accuracy", "log_loss", "perplexity"),
-    "Regression": ("mae", "mse", "rmse", "r2"),
-}
+    "Regression": ("mae", "mse", "rmse", "r2", "explained_variance"),
+}  # fmt: skip
 """By task."""
 USUAL: frozenset[Metric] = frozenset(
     {"accuracy", "f1_macro", "log_loss", "mae", "perplexity", "r2", "reconstruction_error", "rmse"}
 )
 """What status shows of those that are measured, where the user does not say."""
-SHARES: tuple[Metric, ...] = ("accuracy", "f1_macro")
-"""Shares of rows, or of classes."""
+SHARES: tuple[Metric, ...] = ("accuracy", "balanced_accuracy", *_BY_CLASS)
+"""Shares of rows, or means of such."""
+_AT_MOST_ONE: tuple[Metric, ...] = (*SHARES, "auroc", "average_precision", "calibration_error")
 
 
 def _cel_is_number(bound: str) -> str:
@@ -53,13 +62,13 @@ class Gate(ApiModel):
             lambda gate: gate.min is None or gate.max is None or Decimal(gate.min) <= Decimal(gate.max),
         ),
         Rule(
-            f"!(self.metric in [{', '.join(repr(metric) for metric in SHARES)}]) || "
+            f"!(self.metric in [{', '.join(repr(metric) for metric in _AT_MOST_ONE)}]) || "
             + " && ".join(
                 f"(!({_cel_is_number(bound)}) || (double(self.{bound}) >= 0.0 && double(self.{bound}) <= 1.0))"
                 for bound in ("min", "max")
             ),
             '{self.metric} lies between 0 and 1; write 93 % as "0.93"',
-            lambda gate: gate.metric not in SHARES or all(
+            lambda gate: gate.metric not in _AT_MOST_ONE or all(
                 bound is None or 0 <= Decimal(bound) <= 1 for bound in (gate.min, gate.max)
             ),
         ),

@@ -16,6 +16,7 @@ from modelwright.artifact import INPUT, Tensor
 from modelwright_trainer import augmentation
 from modelwright_trainer.data import Table
 from modelwright_trainer.learner import Batch, Learner
+from modelwright_trainer.metrics import Measured
 from modelwright_trainer.onnxgraph import Graph, Session, Weights
 from modelwright_trainer.preprocessing import Moments
 from modelwright_trainer.split import Rows
@@ -54,8 +55,8 @@ class TaskLearner(Learner):
     def compared(self) -> str:
         return self.task.compared
 
-    def metrics(self, session: Session, table: Table, rows: Rows) -> dict[str, float]:
-        return self.task.metrics(session, table, list(self.pieces(rows)))
+    def measured(self, session: Session, table: Table, rows: Rows) -> Measured:
+        return self.task.measured(session, table, list(self.pieces(rows)))
 
 
 class Predictor(TaskLearner):
