@@ -1,7 +1,7 @@
 """Metrics of the tasks, from what the published file gives; how sure they are, by the bootstrap.
 
-Those of a classification that are of one class are averaged over the classes: `_macro` gives each class the same weight,
-`_micro` each row, `_min` is the class that has the least.
+Of what is measured of each class, `_macro` is the mean over the classes, `_micro` that over rows, and `_min` is of the
+class that has the least.
 """
 
 from __future__ import annotations
@@ -56,12 +56,12 @@ class Measured:
 
 
 def classification(probabilities: Figures, labels: Labels, classes: tuple[str, ...] = ()) -> Measured:
-    """Of `probabilities` [rows, classes] against `labels` [rows], as scikit-learn defines them. Precision, recall and F1
-    are of the classes that occur in labels or predictions, 0 where there is nothing to divide by; balanced accuracy is
-    the mean recall of those that occur in labels; the logarithm is natural, and probabilities are normalized and clipped
-    by their type's epsilon. AUROC and average precision are of each class against the others, mean over the classes that
-    some rows are of and some are not; where there is none, the figures are left out. calibration_error is the expected
-    one, of 15 bins of the largest probability (arXiv:1706.04599). Raises ValueError without rows."""
+    """Of `probabilities` [rows, classes] against `labels` [rows], as scikit-learn defines them. Precision, recall and
+    F1 are of the classes that occur in labels or predictions, 0 where there is nothing to divide by; balanced accuracy
+    is the mean recall of those that occur in labels; the logarithm is natural, and probabilities are normalized and
+    clipped by their type's epsilon. AUROC and average precision are of each class against the others, mean over the
+    classes that some rows are of and some are not; where there is none, the figures are left out. calibration_error is
+    the expected one, of 15 bins of the largest probability (arXiv:1706.04599). Raises ValueError without rows."""
     _some(labels)
     figures = _defined(_CLASSIFICATION, probabilities, labels)
     names = classes or tuple(map(str, range(probabilities.shape[1])))
