@@ -80,8 +80,8 @@ class Operator:
         self._queues: dict[Resource, WorkQueue[Key]] = {}
         # InferenceServices by the model that they serve, or once served.
         self._subscribers: dict[Key, set[Key]] = {}
-        # TrainingJobs by the Dataset that they refer to, or once referred to.
-        self._readers: dict[Key, set[Key]] = {}
+        # TrainingJobs by the Dataset or ModelVersion that they refer to, or once referred to.
+        self._readers: dict[tuple[Resource, Key], set[Key]] = {}
         jobs = self._children(TRAININGJOBS, JOBS, training.job_view, training.NAME_LABEL, lambda job: job.training_job)
         lost = LostPods()
         pods = self._children(
@@ -188,6 +188,7 @@ class Operator:
         self._wake_services(key.namespace, view.model)
         if view.training_job and (old is None or new is None):
             self._queues[TRAININGJOBS].add(Key(key.namespace, view.training_job))
+        self._wake_readers(MODELVERSIONS, key)
 
     def _wake_services(self, namespace: str, model: str) -> None:
         """Those that serve the model, for what its versions and channels are now."""
@@ -207,8 +208,7 @@ class Operator:
         if resource == MODELS:
             self._wake_services(*key)
         if resource == DATASETS:
-            for reader in self._readers.get(key, ()):
-                self._queues[TRAININGJOBS].add(reader)
+            self._wake_readers(DATASETS, key)
         if resource == INFERENCESERVICES:
             model = Key(key.namespace, obj["spec"]["model"]["name"])
             if deleted:
@@ -222,16 +222,22 @@ class Operator:
                 self._queues[MODELVERSIONS].add(Key(key.namespace, reference))
 
     def _note_reader(self, key: Key, obj: Object, *, deleted: bool) -> None:
-        name = (obj["spec"]["data"].get("datasetRef") or {}).get("name")
-        if not name:
-            return
-        dataset = Key(key.namespace, name)
-        if not deleted:
-            self._readers.setdefault(dataset, set()).add(key)
-        elif dataset in self._readers:
-            self._readers[dataset].discard(key)
-            if not self._readers[dataset]:
-                del self._readers[dataset]
+        spec = obj["spec"]
+        dataset = (spec["data"].get("datasetRef") or {}).get("name")
+        version = ((spec["trainer"].get("initFrom") or {}).get("modelVersionRef") or {}).get("name")
+        for resource, name in ((DATASETS, dataset), (MODELVERSIONS, version)):
+            read = (resource, Key(key.namespace, name or ""))
+            if name and not deleted:
+                self._readers.setdefault(read, set()).add(key)
+            elif read in self._readers:
+                self._readers[read].discard(key)
+                if not self._readers[read]:
+                    del self._readers[read]
+
+    def _wake_readers(self, resource: Resource, key: Key) -> None:
+        """The TrainingJobs that refer to an object."""
+        for reader in self._readers.get((resource, key), ()):
+            self._queues[TRAININGJOBS].add(reader)
 
     def _handler(self, resource: Resource) -> Callable[..., Awaitable[None]]:
         async def event(event: kopf.RawEvent, **_: object) -> None:

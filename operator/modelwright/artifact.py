@@ -163,11 +163,13 @@ class DataLineage(Shape):
 
 
 class Lineage(Shape):
-    """Where a version came from. `fingerprint` is `TrainingRun.fingerprint`."""
+    """Where a version came from. `fingerprint` is `TrainingRun.fingerprint`, `initial` the digest of the version whose
+    weights the training began with."""
 
     training_job: str
     data: DataLineage
     fingerprint: str = Field(pattern=_DIGEST)
+    initial: str | None = Field(default=None, pattern=_DIGEST)
     seed: int | None = None
     epochs: int
     steps: int

@@ -101,6 +101,14 @@ class Trainer(Shape):
     hyperparameters: Mapping[str, str] = Field(default_factory=dict)
 
 
+class InitFrom(Shape):
+    """The version whose weights the training begins with: its manifest, in the job's own store or one with the same
+    endpoint and credentials."""
+
+    uri: str
+    digest: str = Field(pattern=r"^sha256:[0-9a-f]{64}$")
+
+
 class Workers(Shape):
     """`master` is the DNS name of index 0 through the headless Service."""
 
@@ -189,6 +197,7 @@ class TrainingRun(Shape):
     store: StoreAccess
     data: Data
     trainer: Trainer
+    init_from: InitFrom | None = None
     workers: Workers = Workers()
     strategy: Strategy = Strategy()
     checkpoint: Checkpointing = Checkpointing()
@@ -212,6 +221,8 @@ class TrainingRun(Shape):
             "hyperparameters": dict(hyperparameters),
             "earlyStopping": self.early_stopping.to_json() if self.early_stopping else None,
         }
+        if self.init_from:
+            stated["initFrom"] = self.init_from.digest
         # DDP and FSDP give the same model, and go on from each other's checkpoints.
         if self.strategy.type == "LocalSGD":
             stated["strategy"] = self.strategy.to_json()

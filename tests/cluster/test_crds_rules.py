@@ -244,6 +244,10 @@ REFUSED: dict[str, tuple[Manifest, list[str]]] = {
             " env"
         ],
     ),
+    "own code that begins with a version": (
+        own_code(trainer__initFrom={"modelVersionRef": {"name": "digits-v1-0-0"}}),
+        ["spec.trainer.initFrom: Invalid value: initFrom is of a recipe; your own code loads what it likes"],
+    ),
     "an image that is none": (
         own_code(trainer__image="my image"),
         [
@@ -594,6 +598,9 @@ TAKEN: dict[str, Manifest] = {
     "copies of as many processes as the GPUs say": training_job(strategy={"type": "FSDP", "shardSize": 2}),
     "averages with an outer optimizer": training_job(
         strategy={"type": "LocalSGD", "localSteps": 8, "outerLearningRate": "0.7", "outerMomentum": "0.9"}
+    ),
+    "a fine-tuning": training_job(
+        trainer={"recipe": "mlp", "initFrom": {"modelVersionRef": {"name": "digits-v1-0-0"}}}
     ),
     "a pre-release": training_job(publish__version="1.0.0-rc.1"),
     "workers that may be fewer": training_job(

@@ -108,21 +108,21 @@ def test_a_warm_up_begins_slowly_and_the_end_is_calm(alone: Mapping[str, Result]
 def test_bfloat16_learns_alike_and_its_weights_are_float32(alone: Mapping[str, Result]) -> None:
     assert {value.dtype for value in alone["bf16"].weights.values()} == {np.dtype(np.float32)}
     assert 0 < apart(alone["bf16"], alone["plain"]) < 0.05
-    assert alone["bf16"].figure("validation_accuracy") > 0.8
+    assert alone["bf16"].figure("validation_loss") == pytest.approx(alone["plain"].figure("validation_loss"), rel=0.05)
 
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Mapping[str, Result], Path]:
-    """Each strategy on four ranks to the end of 5 epochs, and the folder of their store."""
+    """Each strategy on four ranks to the end of 3 epochs, and the folder of their store."""
     folder = tmp_path_factory.mktemp("whole")
-    cases = [Case(f"calm-{index}", LONG, strategy, 10) for index, strategy in enumerate(STRATEGIES.values())]
+    cases = [Case(f"calm-{index}", LONG, strategy) for index, strategy in enumerate(STRATEGIES.values())]
     return dict(zip(STRATEGIES, trained(4, cases, folder), strict=True)), folder
 
 
 LONG = {
-    "epochs": "5", "learningRate": "0.005", "schedule": "Cosine", "warmupSteps": "10", "gradientClipping": "5",
+    "epochs": "3", "learningRate": "0.01", "schedule": "Cosine", "warmupSteps": "10", "gradientClipping": "5",
 }  # fmt: skip
-STEPS = 5 * 23
+STEPS = 3 * 23
 
 
 @pytest.mark.parametrize("name", STRATEGIES)
@@ -137,8 +137,8 @@ def resumed(whole: tuple[Mapping[str, Result], Path]) -> Mapping[str, tuple[Resu
     """What was done before a crash after step 37, and what another attempt made of it."""
     cases: list[Case] = []
     for index, strategy in enumerate(STRATEGIES.values()):
-        cases.append(Case(f"crash-{index}", LONG, strategy, 10, crash_at=37))
-        cases.append(Case(f"crash-{index}", LONG, strategy, 10, attempt=2))
+        cases.append(Case(f"crash-{index}", LONG, strategy, 30, crash_at=37))
+        cases.append(Case(f"crash-{index}", LONG, strategy, 30, attempt=2))
     results = trained(4, cases, whole[1])
     return dict(zip(STRATEGIES, zip(results[::2], results[1::2], strict=True), strict=True))
 
@@ -150,7 +150,7 @@ def test_after_a_crash_it_is_as_if_there_had_been_none(
     first, second = resumed[name]
     calm = whole[0][name]
     assert first.ended == "Crash"
-    # LocalSGD saves where the ranks meet: in the second epoch, which begins after step 23, after steps 27, 31, 35.
+    # LocalSGD saves where the ranks meet: in the second epoch, which begins after step 23, after steps 27 and 31.
     assert min(second.losses) == (32 if "LocalSGD" in name else 31)
     assert second.losses == {step: loss for step, loss in calm.losses.items() if step in second.losses}
     assert {**first.losses, **second.losses}.keys() == calm.losses.keys()
@@ -161,9 +161,9 @@ def test_after_a_crash_it_is_as_if_there_had_been_none(
 def resized(whole: tuple[Mapping[str, Result], Path]) -> Mapping[str, tuple[Result, Result]]:
     """What was done by four ranks before a stop after step 37, and by three after it; FSDP's by DDP, too."""
     named = {**STRATEGIES, "FSDP, then DDP": FSDP}
-    stopped = [Case(f"stop-{index}", LONG, strategy, 10, stop_at=37) for index, strategy in enumerate(named.values())]
+    stopped = [Case(f"stop-{index}", LONG, strategy, stop_at=37) for index, strategy in enumerate(named.values())]
     after = [
-        Case(case.job, LONG, {} if name == "FSDP, then DDP" else case.strategy, 10, attempt=2)
+        Case(case.job, LONG, {} if name == "FSDP, then DDP" else case.strategy, attempt=2)
         for name, case in zip(named, stopped, strict=True)
     ]
     before, later = trained(4, stopped, whole[1]), trained(3, after, whole[1])

@@ -172,6 +172,7 @@ def manifest(
                 split_rows={part: len(rows) for part, rows in parts.items()},
             ),
             fingerprint=run.fingerprint(table.digest, hyperparameters),
+            initial=run.init_from.digest if run.init_from else None,
             seed=learner.hyperparameters.seed,
             epochs=epochs,
             steps=steps,

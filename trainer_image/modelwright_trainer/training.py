@@ -54,7 +54,7 @@ class State:
 @dataclasses.dataclass(frozen=True)
 class Setting:
     """What one rank trains with. `stop` says whether this pod was told to stop; `losses` is a file for the loss of
-    each step, or None."""
+    each step, or None; `initial` are the weights to begin with, where they are not drawn."""
 
     run: TrainingRun
     learner: Learner
@@ -67,6 +67,7 @@ class Setting:
     teller: Teller
     stop: Callable[[], bool]
     losses: Path | None = None
+    initial: Weights | None = None
 
 
 class Training:
@@ -78,7 +79,10 @@ class Training:
         self.plan = Plan(len(setting.parts["train"]), recipe.batch_size, recipe.epochs, recipe.seed)
         self.schedule = Schedule.of(recipe, self.plan.steps)
         torch.manual_seed(recipe.seed)
-        module = self.learner.module().to(setting.device)
+        module = self.learner.module()
+        if setting.initial is not None:
+            module.load_state_dict({name: torch.from_numpy(value) for name, value in setting.initial.items()})
+        module = module.to(setting.device)
         self.strategy = strategies.made(setting.run.strategy, module, recipe, setting.device)
         self.fingerprint = setting.run.fingerprint(setting.table.digest, recipe.to_strings())
         self.state = State()

@@ -21,7 +21,7 @@ from modelwright import artifact
 from modelwright.contract import Outcome, Published, Split, Summary, TrainingRun
 from modelwright.store import Store
 
-from modelwright_trainer import data, export, recipes, shards
+from modelwright_trainer import data, export, initial, recipes, shards
 from modelwright_trainer.checkpoint import Checkpoints
 from modelwright_trainer.data import Table
 from modelwright_trainer.failures import DataFailed, UserFailed, failure_of, outcome_of
@@ -127,9 +127,10 @@ def _work(run: TrainingRun, rank: int, folder: Path, teller: Teller) -> Summary:
     learner = recipes.learner(run.trainer, run.data, table, parts["train"])
     scratch = folder / f"rank-{rank}"
     scratch.mkdir(exist_ok=True)
+    first = initial.weights(store, run.init_from, run.trainer, learner, scratch / "initial") if run.init_from else None
     setting = Setting(
         run, learner, table, parts, rank, dist.get_world_size(), device, Checkpoints(store, run, rank, scratch), teller,
-        stop=lambda: _stopping, losses=folder / "losses.txt",
+        stop=lambda: _stopping, losses=folder / "losses.txt", initial=first,
     )  # fmt: skip
     training = Training(setting)
     training.run()

@@ -10,6 +10,7 @@ from pydantic import Field, StringConstraints
 from modelwright.api.base import ApiModel
 from modelwright.api.rules import Rule, Rules
 from modelwright.api.training_own import Environment, Image, Words
+from modelwright.api.types import Name
 
 Recipe = Literal["autoencoder", "cnn", "linear", "mlp", "transformer"]
 _HYPERPARAMETER_LENGTH = 63
@@ -31,6 +32,22 @@ Hyperparameters = Annotated[
 ]
 
 
+class VersionRef(ApiModel):
+    """A ModelVersion of the same namespace."""
+
+    name: Name = Field(description="Its name. It may be created later.")
+
+
+class InitFrom(ApiModel):
+    """What a fine-tuning begins with."""
+
+    model_version_ref: VersionRef = Field(
+        description="The version whose weights and preprocessing the training begins with: of the same recipe, with"
+        " hyperparameters that make a module of the same shapes, on the same features and classes. The training waits"
+        " until it is Ready, and reads it with its own store's endpoint and credentials."
+    )
+
+
 class Trainer(ApiModel):
     """What runs in the workers: a built-in recipe, or an image and a command of your own (docs/own-code.md)."""
 
@@ -43,6 +60,9 @@ class Trainer(ApiModel):
         default=None,
         description="Of the recipe, by name, as strings. Those left out have the recipe's defaults; wrong ones are told"
         " in status.",
+    )
+    init_from: InitFrom | None = Field(
+        default=None, description="With a recipe: what a fine-tuning begins with. Left out: weights drawn by the seed."
     )
     image: Image | None = Field(default=None, description="The image with your own code; nothing of ours is in it.")
     command: Words | None = Field(
@@ -68,6 +88,12 @@ class Trainer(ApiModel):
             "hyperparameters are of a recipe; your own code has args and env",
             lambda trainer: trainer.hyperparameters is None or trainer.image is None,
             field="hyperparameters",
+        ),
+        Rule(
+            "!has(self.initFrom) || !has(self.image)",
+            "initFrom is of a recipe; your own code loads what it likes",
+            lambda trainer: trainer.init_from is None or trainer.image is None,
+            field="initFrom",
         ),
         Rule(
             "!has(self.recipe) || !(has(self.command) || has(self.args) || has(self.env))",

@@ -26,6 +26,7 @@ from modelwright.kube import conditions
 NOT_READY, FAILED, READY = "DatasetNotReady", "DatasetFailed", "DatasetReady"
 # Recipe, hyperparameters or metrics are not of the task.
 UNFIT = "InvalidTask"
+VERSION_NOT_READY = "InitialVersionNotReady"
 # Half of the 95 % interval around a figure that is a share of the test rows.
 _NORMAL_95 = 1.96
 _WIDEST = 0.05
@@ -85,7 +86,7 @@ def task_of(job: TrainingJob) -> str | None:
 def held_up(job: TrainingJob) -> bool:
     """Whether an attempt was to be started when the job was last looked at, and waited for the Dataset."""
     main = next((one for one in job.status.conditions or () if one.type == "Succeeded"), None)
-    return main is not None and main.reason in (NOT_READY, FAILED, READY, UNFIT)
+    return main is not None and main.reason in (NOT_READY, FAILED, READY, UNFIT, VERSION_NOT_READY)
 
 
 def found(name: str, dataset: Dataset | None) -> TrainingData | Missing:

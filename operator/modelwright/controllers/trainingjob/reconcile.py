@@ -14,7 +14,7 @@ from modelwright.api.errors import problems
 from modelwright.api.training_job import TrainingData, TrainingJob, TrainingJobStatus
 from modelwright.controllers.modelversion.observed import VersionView
 from modelwright.controllers.shell import Clock, NameTaken, Objects, create_once, now
-from modelwright.controllers.trainingjob import children, cleanup, dataset, resolve
+from modelwright.controllers.trainingjob import children, cleanup, dataset, initial, resolve
 from modelwright.controllers.trainingjob.ends import attempts_of
 from modelwright.controllers.trainingjob.lost import LostPods
 from modelwright.controllers.trainingjob.observed import (
@@ -118,9 +118,10 @@ class TrainingJobController:
                 return None
             jobs, pods = seen[0], seen[1] + self._lost.of(key)
             made = plan(wanted, jobs, pods, published=published, now=self._clock(), told=told)
-        job, made = await self._settled(job, made)
+        begins = self._initial(job)
+        job, made = await self._settled(job, made, begins)
         try:
-            await self._act(obj, job, made)
+            await self._act(obj, job, made, begins)
         except NameTaken as name_taken:
             await self._stall(obj, "NameTaken", str(name_taken))
             return None
@@ -148,15 +149,24 @@ class TrainingJobController:
         await self._objects.put_status(obj, done, conditions.state_of(obj["status"]["conditions"], "Succeeded"))
         return None
 
-    async def _settled(self, job: TrainingJob, made: Plan) -> tuple[TrainingJob, Plan]:
-        """The job with the data set in its status that an attempt is made from, and the plan: put off where that is to
-        be waited for, or to be written down first."""
+    def _initial(self, job: TrainingJob) -> contract.InitFrom | dataset.Missing | None:
+        """What the training begins with; None where weights are drawn."""
+        name = initial.name_of(job)
+        return initial.found(name, self._versions.get(Key(job.metadata.namespace, name))) if name else None
+
+    async def _settled(
+        self, job: TrainingJob, made: Plan, begins: contract.InitFrom | dataset.Missing | None
+    ) -> tuple[TrainingJob, Plan]:
+        """The job with the data set in its status that an attempt is made from, and the plan: put off where that or the
+        version to begin with is to be waited for, or the data set to be written down first."""
         name, data = dataset.name_of(job), job.status.data
         if name is None:
             data = None
         elif isinstance(made.action, Start) and dataset.pinned(job) is None:
             seen = dataset.suited(job, await self._dataset(Key(job.metadata.namespace, name)))
             made, data = dataset.settled(made, seen), seen if isinstance(seen, TrainingData) else None
+        if isinstance(made.action, Start) and isinstance(begins, dataset.Missing):
+            made = dataset.settled(made, begins)
         gates = job.spec.evaluation.gates or ()
         told = {"data": data, "warnings": (dataset.warnings(data, gates) or None) if data else None}
         return job.model_copy(update={"status": job.status.model_copy(update=told)}), made
@@ -193,11 +203,15 @@ class TrainingJobController:
         ]
         return jobs, [pod_view(one) for one in await self._client.list(PODS, namespace, selector=selector)]
 
-    async def _act(self, obj: Object, job: TrainingJob, made: Plan) -> None:
+    async def _act(
+        self, obj: Object, job: TrainingJob, made: Plan, begins: contract.InitFrom | dataset.Missing | None
+    ) -> None:
         match made.action:
             case Start(number, size):
                 owner = owner_reference(TRAININGJOBS, obj)
                 blueprint = resolve.blueprint(job, self._settings, attempt=number, owner=owner, workers=size)
+                if isinstance(begins, contract.InitFrom):
+                    blueprint = initial.given(blueprint, begins)
                 config, service, workers = children.children(blueprint)
                 # The Job is tried before anything is made: one that is refused leaves nothing behind.
                 with contextlib.suppress(errors.AlreadyExists):
