@@ -62,13 +62,9 @@ class Workers(ApiModel):
     rules: ClassVar[tuple[Rule, ...]] = (
         Rule(
             "!has(self.minReplicas) || self.minReplicas <= self.replicas",
-            "minReplicas {least} is above replicas {asked}; write at most as many",
+            "minReplicas is above replicas; write at most as many",
             lambda workers: workers.min_replicas is None or workers.min_replicas <= workers.replicas,
             field="minReplicas",
-            terms={
-                "least": ("string(self.minReplicas)", lambda workers: str(workers.min_replicas)),
-                "asked": ("string(self.replicas)", lambda workers: str(workers.replicas)),
-            },
         ),
     )
 
