@@ -305,7 +305,8 @@ class Failure(Shape):
 
 
 class Summary(Shape):
-    """A pod's termination message. `artifact` and `metrics` are those of rank 0's pod when it succeeded."""
+    """A pod's termination message. `artifact` and `metrics` are those of rank 0's pod when it succeeded; `log` is the
+    end of what its ranks printed."""
 
     outcome: str
     exit_code: int
@@ -317,15 +318,19 @@ class Summary(Shape):
     artifact: Published | None = None
     metrics: Mapping[str, float] = Field(default_factory=dict)
     failure: Failure | None = None
+    log: tuple[str, ...] = ()
 
     def to_message(self, limit: int = SUMMARY_BYTES) -> str:
-        """As JSON of at most `limit` bytes: first the outer frames go, then metrics, then the message's end."""
+        """As JSON of at most `limit` bytes: first the log's earlier lines go, then the outer frames, then metrics, then
+        the message's end."""
         fitted = self
         text = fitted.to_json()
         while len(text.encode()) > limit:
             failure = fitted.failure
-            if failure and failure.frames:
-                update: dict[str, object] = {"failure": failure.model_copy(update={"frames": failure.frames[1:]})}
+            if fitted.log:
+                update: dict[str, object] = {"log": fitted.log[1:]}
+            elif failure and failure.frames:
+                update = {"failure": failure.model_copy(update={"frames": failure.frames[1:]})}
             elif fitted.metrics:
                 update = {"metrics": dict(list(fitted.metrics.items())[: len(fitted.metrics) // 2])}
             elif failure and len(failure.message) > 8:
@@ -355,6 +360,7 @@ class RankState(Shape):
 class Progress(Shape):
     """What a pod serves as JSON at /progress; times are seconds since the epoch (Unix), losses means over rows.
 
+    `eta_seconds` is for all steps, at the attempt's mean pace.
     Phases: Starting, Loading, Training, Evaluating, Publishing, Done, Failed. A `step` is one global batch.
     `checkpoint_bytes` and `checkpoint_seconds` are the size of the newest complete checkpoint, over all ranks, and how
     long writing it took.
@@ -372,6 +378,7 @@ class Progress(Shape):
     validation_loss: float | None = None
     validation_accuracy: float | None = None
     samples_per_second: float = 0.0
+    eta_seconds: float | None = None
     last_checkpoint_step: int | None = None
     checkpoint_bytes: int | None = None
     checkpoint_seconds: float | None = None
@@ -389,6 +396,7 @@ METRICS: Mapping[str, str] = {
     "modelwright_training_validation_loss": "Mean loss over the validation split after the last epoch.",
     "modelwright_training_validation_accuracy": "Accuracy on the validation split after the last epoch.",
     "modelwright_training_samples_per_second": "Rows trained on per second, over all ranks.",
+    "modelwright_training_eta_seconds": "Seconds until all epochs are done, at the attempt's mean pace.",
     "modelwright_training_last_checkpoint_step": "The step of the newest complete checkpoint.",
     "modelwright_training_checkpoint_bytes": "Size of the newest complete checkpoint, over all ranks.",
     "modelwright_training_checkpoint_seconds": "How long writing the newest complete checkpoint took.",

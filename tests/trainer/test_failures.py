@@ -46,6 +46,8 @@ def test_bad_input_has_an_exit_code_and_a_remedy(
         assert Outcome.of(summary.exit_code) in (Outcome.GATE_FAILED, Outcome.USER_ERROR)
     assert words in summary.failure.message
     assert not summary.failure.frames
+    # The rank's own last words, and none of torchrun's; a job that is refused before it begins has printed none.
+    assert not summary.log or summary.log[-1].startswith("rank 0: "), summary.log
     assert len((pod.folder / "termination-log").read_bytes()) <= SUMMARY_BYTES
 
 
@@ -106,6 +108,8 @@ def test_progress_is_served_as_prometheus_text_and_json(access: StoreAccess, tmp
     assert [rank.rank for rank in seen.ranks] == [0, 1]
     assert seen.train_loss is not None
     assert seen.samples_per_second > 0
+    assert seen.eta_seconds is not None
+    assert 0 < seen.eta_seconds < 600
     assert "modelwright_training_loss " in text
     assert 'modelwright_training_rank_step{phase="Training",rank="1"}' in text
     stop(pod)

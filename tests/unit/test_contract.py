@@ -111,3 +111,15 @@ def test_a_figure_that_is_no_number_passes_no_gate() -> None:
 
 def test_progress_that_nobody_told_yet_is_starting() -> None:
     assert Progress().phase == "Starting"
+
+
+def test_a_log_is_in_the_summary_as_far_as_there_is_room() -> None:
+    lines = tuple(f"{number}" + "é" * 150 for number in range(5))
+    said = {"outcome": "Hung", "exit_code": 23, "attempt": 1, "index": 0, "log": lines}
+    assert Summary.from_message(Summary.model_validate(said).to_message()) == Summary.model_validate(said)
+    failure = Failure(type="Hung", message="x" * 1500, frames=("f" * 200,) * 4)
+    fitted = Summary.from_message(Summary.model_validate({**said, "failure": failure}).to_message())
+    assert fitted is not None
+    assert fitted.failure == failure, "what the log says goes first"
+    assert fitted.log == lines[len(lines) - len(fitted.log) :]
+    assert len(fitted.log) < len(lines)

@@ -23,6 +23,7 @@ class _Collector:
             "epoch": seen.epoch, "epochs": seen.epochs, "step": seen.step, "steps": seen.total_steps,
             "loss": seen.train_loss, "validation_loss": seen.validation_loss,
             "validation_accuracy": seen.validation_accuracy, "samples_per_second": seen.samples_per_second,
+            "eta_seconds": seen.eta_seconds,
             "last_checkpoint_step": seen.last_checkpoint_step, "checkpoint_bytes": seen.checkpoint_bytes,
             "checkpoint_seconds": seen.checkpoint_seconds, "last_update_timestamp_seconds": seen.updated,
         }  # fmt: skip

@@ -24,11 +24,27 @@ def replace(path: Path, text: str) -> None:
     fresh.replace(path)
 
 
+class Pace:
+    """How long a training takes yet, at its mean pace since it was first looked at: with all that goes on between its
+    steps, such as checkpoints and validation."""
+
+    def __init__(self) -> None:
+        self._first: tuple[int, float] | None = None
+
+    def eta(self, step: int, total: int, now: float) -> float | None:
+        """In seconds; None where that cannot be told yet."""
+        if self._first is None or step < self._first[0]:
+            self._first = (step, now)
+        steps, passed = step - self._first[0], now - self._first[1]
+        return None if steps < 1 or total < step else (total - step) * passed / steps
+
+
 class Teller:
     """One rank's side. Only what is really done is told: silence is how a hang is noticed."""
 
     def __init__(self, folder: Path, rank: int) -> None:
         self._path = folder / f"progress-{rank}.json"
+        self._pace = Pace()
         self.told: dict[str, Any] = {"rank": rank, "phase": "Starting", "step": 0}
         self.tell()
 
@@ -38,7 +54,10 @@ class Teller:
         if unknown:
             raise ValueError(f"no fields of Progress: {unknown}")
         self.told.update(told)
-        replace(self._path, json.dumps({**self.told, "updated": time.time()}))
+        now = time.time()
+        trains = self.told["phase"] == "Training"
+        eta = self._pace.eta(self.told["step"], self.told.get("total_steps", 0), now) if trains else None
+        replace(self._path, json.dumps({**self.told, "eta_seconds": eta, "updated": now}))
 
 
 def gathered(folder: Path, *, attempt: int, index: int) -> Progress:

@@ -20,6 +20,7 @@ from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
+from typing import IO
 
 from modelwright.contract import INDEX_VARIABLE, TERMINATION_PATH, Failure, Outcome, Summary, TrainingRun, cause
 from pydantic import ValidationError
@@ -33,6 +34,9 @@ from modelwright_trainer.rendezvous import Rendezvous, await_master, interface_o
 _LOOK_SECONDS = 0.2
 _KILLED = re.compile(r"exitcode\s*:\s*(-?\d+)")
 _STACK_LINES = 6
+_LOG_LINES, _LOG_LETTERS = 5, 160
+_TORCHRUN = re.compile(r"[EWI]\d{4} .*torch/distributed/")
+_TORCHRUN_RAISED = re.compile(r"torch\.distributed\.elastic\..*(ChildFailedError|SignalException)")
 
 
 class Stopped(TrainingFailed):
@@ -165,23 +169,26 @@ class Pod:
         killed_before = oom_kills()
         tail: deque[str] = deque(maxlen=200)
         # In a session of its own a Ctrl-C at a terminal reaches only us, who pass it on once.
+        log: deque[str] = deque(maxlen=200)
         with subprocess.Popen(
-            self._command(master), env=self._environment(master), stderr=subprocess.PIPE, text=True, errors="replace",
-            start_new_session=True,
+            self._command(master), env=self._environment(master), stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            text=True, errors="replace", start_new_session=True,
         ) as torchrun:  # fmt: skip
-            reader = threading.Thread(target=self._echo, args=(torchrun, tail), daemon=True)
-            reader.start()
+            readers = [
+                threading.Thread(target=_echo, args=(torchrun.stdout, sys.stdout, log), daemon=True),
+                threading.Thread(target=_echo, args=(torchrun.stderr, sys.stderr, log, tail), daemon=True),
+            ]
+            for reader in readers:
+                reader.start()
             hung = self._watch(torchrun)
             _end(self.folder)
-            reader.join(timeout=5)
+            for reader in readers:
+                reader.join(timeout=5)
         if hung:
-            return self._summary(Outcome.HUNG, hung)
-        return self._told(torchrun.returncode, list(tail), oom_kills() > killed_before)
-
-    def _echo(self, torchrun: subprocess.Popen[str], tail: deque[str]) -> None:
-        for line in torchrun.stderr or ():
-            tail.append(line.rstrip())
-            print(line, end="", file=sys.stderr, flush=True)
+            summary = self._summary(Outcome.HUNG, hung)
+        else:
+            summary = self._told(torchrun.returncode, list(tail), oom_kills() > killed_before)
+        return summary.model_copy(update={"log": last_lines(list(log))})
 
     def _watch(self, torchrun: subprocess.Popen[str]) -> Failure | None:
         """Waits for the end; passes SIGTERM on once. A failure where the workers hang."""
@@ -263,6 +270,25 @@ class Pod:
             outcome=outcome.reason, exit_code=outcome.code, attempt=self.run_.attempt, index=self.index,
             epoch=seen.epoch, step=seen.step, last_checkpoint_step=seen.last_checkpoint_step, failure=failure,
         )  # fmt: skip
+
+
+def _echo(source: IO[str], to: IO[str], *kept: deque[str]) -> None:
+    for line in source:
+        for lines in kept:
+            lines.append(line.rstrip())
+        print(line, end="", file=to, flush=True)
+
+
+def last_lines(log: list[str]) -> tuple[str, ...]:
+    """The end of what the ranks printed, without what torchrun says of their end: its own lines, its traceback, and the
+    table that follows."""
+    own = [line for line in log if line.strip() and not _TORCHRUN.match(line)]
+    raised = next((at for at, line in enumerate(own) if _TORCHRUN_RAISED.match(line)), None)
+    if raised is not None:
+        own = own[: max(at for at in range(raised + 1) if at == 0 or own[at].startswith("Traceback"))]
+    return tuple(
+        "".join(letter for letter in line if letter.isprintable())[:_LOG_LETTERS] for line in own[-_LOG_LINES:]
+    )
 
 
 def _saved(failed: list[Summary]) -> bool:

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from pydantic import Field
+from typing import Annotated
+
+from pydantic import Field, StringConstraints
 
 from modelwright.api.base import StatusModel
-from modelwright.api.types import Items, Time
+from modelwright.api.types import Figure, Items, Time
 
 HISTORY_LENGTH = 16
 MESSAGE_LENGTH = 700
+LOG_LINES, LOG_LETTERS = 5, 160
+CURVE_LENGTH = 50
+
+Line = Annotated[str, StringConstraints(max_length=LOG_LETTERS)]
 
 
 class AttemptEnd(StatusModel):
@@ -23,8 +29,21 @@ class AttemptEnd(StatusModel):
         default=None, ge=0, description="The step of the checkpoint that it began from, as far as it was told."
     )
     to_step: int | None = Field(default=None, ge=0, description="The last step that it told of.")
+    log: Items[Line] | None = Field(
+        default=None, max_length=LOG_LINES, description="The last lines that its workers printed, as far as they tell."
+    )
     ended_at: Time | None = Field(default=None, description="When it ended.")
     run_hash: str = Field(default="", max_length=64, description="Of what it was made from.")
+
+
+class CurvePoint(StatusModel):
+    """How good the model was at a step."""
+
+    step: int = Field(ge=0, description="Global batches trained on.")
+    train_loss: Figure | None = Field(default=None, description="Mean over the rows since the last look.")
+    validation_loss: Figure | None = Field(
+        default=None, description="Mean over the validation split, after the last epoch before."
+    )
 
 
 class ActiveTime(StatusModel):
@@ -35,3 +54,4 @@ class ActiveTime(StatusModel):
 
 
 History = Items[AttemptEnd]
+Curve = Items[CurvePoint]

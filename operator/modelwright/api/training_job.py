@@ -12,7 +12,7 @@ from modelwright.api.conditions import CONDITIONS_SCHEMA, Condition, before_the_
 from modelwright.api.dataset import SplitRows
 from modelwright.api.rules import Rule
 from modelwright.api.storage import ArtifactRef, StorageStatus
-from modelwright.api.training_history import HISTORY_LENGTH, ActiveTime, History
+from modelwright.api.training_history import CURVE_LENGTH, HISTORY_LENGTH, ActiveTime, Curve, History
 from modelwright.api.training_spec import TrainingJobSpec
 from modelwright.api.types import Figure, Items, Time
 
@@ -62,6 +62,11 @@ class TrainingProgress(StatusModel):
         default=None, description="Mean over the validation split, after the last epoch."
     )
     samples_per_second: Figure | None = Field(default=None, description="Rows per second, over all workers.")
+    eta_seconds: int | None = Field(
+        default=None,
+        ge=0,
+        description="Seconds until all epochs are done, at the attempt's mean pace; early stopping ends it before.",
+    )
     last_checkpoint_step: int | None = Field(
         default=None, ge=0, description="The step of the newest complete checkpoint."
     )
@@ -97,6 +102,12 @@ class TrainingJobStatus(StatusModel):
     )
     active: ActiveTime | None = Field(default=None, description="How long it has been at work.")
     progress: TrainingProgress | None = Field(default=None, description="How far it is.")
+    curve: Curve | None = Field(
+        default=None,
+        max_length=CURVE_LENGTH,
+        description="The losses at steps that lie about evenly apart. What an attempt did after the checkpoint that"
+        " another went on from is left out.",
+    )
     start_time: Time | None = Field(default=None, description="When the first attempt was started.")
     completion_time: Time | None = Field(default=None, description="When it succeeded, or failed for good.")
     cleanup_time: Time | None = Field(
@@ -144,6 +155,7 @@ class TrainingJob(ApiObject):
             Column("Workers", ".spec.workers.replicas", "Number of workers.", "integer", priority=1),
             Column("Epoch", ".status.progress.epoch", "Epochs completed.", "integer", priority=1),
             Column("Loss", ".status.progress.trainLoss", "Training loss.", priority=1),
+            Column("Seconds left", ".status.progress.etaSeconds", "Until all epochs are done.", "integer", priority=1),
             Column("Restarts", ".status.restarts.counted", "Restarts after failures.", "integer", priority=1),
             Column("Message", '.status.conditions[?(@.type=="Succeeded")].message', "Why, in words.", priority=1),
         ),

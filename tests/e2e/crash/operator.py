@@ -44,7 +44,7 @@ def command(world: World, kubeconfig: Path, namespace: str) -> list[str | Path]:
 # Children are named after five digits of a hash of their owner's uid, and then an attempt, or a hash of the spec.
 _UID = re.compile(r"-[0-9a-f]{5}-(?=\d+$)")
 _UID_AND_SPEC = re.compile(r"-[0-9a-f]{5}-[0-9a-f]{8}$")
-_ALONG = {"progress", "conditions"}
+_ALONG = {"progress", "conditions", "curve"}
 RECURRING = ("the Lease is renewed", "an Event", "told along: ")
 
 

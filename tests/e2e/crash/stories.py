@@ -221,6 +221,57 @@ def suspend_and_resume(world: World, epochs: int = 100) -> Scenario:
     return story(world, "suspend", act, succeeded)
 
 
+def resize_in_mid_run(world: World, epochs: int = 300) -> Scenario:
+    """At which step depends on how far it had come, and with it the last bits of what is learned: they are no part of
+    the claim."""
+
+    def act(run: Run) -> None:
+        begin(world, run, training_job(epochs=epochs, workers=1))
+        run.wait("it trains", lambda: progress(run).step > 0)
+        run.patch(TRAININGJOBS, NAME, {"spec": {"workers": {"replicas": 2}}})
+        run.wait("the second attempt", lambda: len(run.objects(JOBS)) == 2)
+
+    def state(obj: dict[str, Any]) -> str:
+        said = {key: value for key, value in (obj.get("status") or {}).items() if key not in ("artifact", "metrics")}
+        return operator.state({**obj, "status": said})
+
+    return dataclasses.replace(story(world, "resize", act, succeeded), state=state)
+
+
+def clean_up(world: World) -> Scenario:
+    def act(run: Run) -> None:
+        job = training_job(epochs=2, workers=1)
+        job["spec"]["cleanup"] = {"after": "0s"}
+        begin(world, run, job)
+
+    def settled(run: Run) -> bool:
+        left = any(run.objects(resource) for resource in (JOBS, SERVICES, CONFIGMAPS))
+        return succeeded(run) and "cleanupTime" in status(run) and not left
+
+    return story(world, "clean-up", act, settled)
+
+
+def wait_in_a_queue(world: World, epochs: int = 100) -> Scenario:
+    """The user is the queue, too: lets the Job run, stops it, and lets it run again."""
+
+    def admit(run: Run, *, suspend: bool) -> None:
+        (job,) = run.objects(JOBS)
+        run.patch(JOBS, job["metadata"]["name"], {"spec": {"suspend": suspend}})
+
+    def act(run: Run) -> None:
+        job = training_job(epochs=epochs, workers=1)
+        job["spec"]["queueName"] = "team-a"
+        begin(world, run, job)
+        run.wait("its Job", lambda: run.objects(JOBS))
+        admit(run, suspend=False)
+        run.wait("it trains", lambda: progress(run).step > 0)
+        admit(run, suspend=True)
+        run.wait("its pods have ended", lambda: not any(alive(pod) for pod in run.objects(PODS)))
+        admit(run, suspend=False)
+
+    return story(world, "queue", act, succeeded)
+
+
 def delete_in_mid_run(world: World, epochs: int = 1000) -> Scenario:
     def act(run: Run) -> None:
         begin(world, run, training_job(epochs=epochs, workers=1))

@@ -51,22 +51,25 @@ def test_a_training_waits_for_its_dataset_and_keeps_which_it_was_whenever_the_op
 @pytest.mark.long
 @pytest.mark.timeout(7200)
 @pytest.mark.parametrize(
-    ("story", "jobs"),
+    ("story", "jobs", "versions"),
     [
-        (stories.train, 1),
-        (stories.train_with_a_failing_worker, 2),
-        (stories.suspend_and_resume, 2),
-        (stories.delete_in_mid_run, 0),
-        (stories.delete_at_once, 0),
-        (stories.train_on_a_dataset, 1),
+        (stories.train, 1, 1),
+        (stories.train_with_a_failing_worker, 2, 1),
+        (stories.suspend_and_resume, 2, 1),
+        (stories.resize_in_mid_run, 2, 1),
+        (stories.wait_in_a_queue, 1, 1),
+        (stories.clean_up, 0, 1),
+        (stories.delete_in_mid_run, 0, 0),
+        (stories.delete_at_once, 0, 0),
+        (stories.train_on_a_dataset, 1, 1),
     ],
     ids=lambda value: getattr(value, "__name__", None),
 )
-def test_the_end_is_the_same_after_a_kill_at_any_write(world: World, story: Story, jobs: int) -> None:
+def test_the_end_is_the_same_after_a_kill_at_any_write(world: World, story: Story, jobs: int, versions: int) -> None:
     report = crash_everywhere(story(world), world.kubeconfig)
     held(report)
     assert kinds(report)["Job"] == jobs
-    assert kinds(report)["ModelVersion"] == (1 if jobs else 0)
+    assert kinds(report)["ModelVersion"] == versions
 
 
 @pytest.mark.long

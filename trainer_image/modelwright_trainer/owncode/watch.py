@@ -26,6 +26,7 @@ from modelwright_trainer import progress
 from modelwright_trainer.failures import TrainingFailed
 from modelwright_trainer.owncode import checkpoints
 from modelwright_trainer.owncode.files import Fetched, Folder
+from modelwright_trainer.progressfile import Pace
 
 _LOOK_SECONDS = 0.5
 # A store that does not answer is not asked at every look.
@@ -71,6 +72,8 @@ class Watch:
     _complaint: str = ""
     _saved: int | None = None
     _asleep_until: float = 0.0
+    _pace: Pace = dataclasses.field(default_factory=Pace)
+    _eta: float | None = None
     hung: str = ""
     """Why the code was ended, in words; "" where it was not."""
 
@@ -96,6 +99,7 @@ class Watch:
             validation_loss=told.validation_loss,
             validation_accuracy=told.validation_accuracy,
             samples_per_second=told.samples_per_second,
+            eta_seconds=self._eta,
             last_checkpoint_step=self._saved,
             resumed_from_step=self.fetched.resumed_step,
             updated=self._updated,
@@ -108,6 +112,7 @@ class Watch:
             if changed == self._updated:
                 return
             self._told, self._updated = Told.model_validate_json(path.read_bytes()), changed
+            self._eta = self._pace.eta(self._told.step, self._told.total_steps, changed)
         except OSError:
             return
         except ValidationError as error:

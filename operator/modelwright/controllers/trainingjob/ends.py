@@ -7,9 +7,8 @@ import datetime
 from collections.abc import Iterable, Sequence
 
 from modelwright.api.training_history import HISTORY_LENGTH
-from modelwright.contract import Summary
-from modelwright.controllers.trainingjob.observed import JobView, PodView
-from modelwright.controllers.trainingjob.outcome import DISRUPTIONS, Failure, failure
+from modelwright.controllers.trainingjob.observed import JobView, PodView, newest_of_each
+from modelwright.controllers.trainingjob.outcome import DISRUPTIONS, Failure, failure, last_lines, last_step
 from modelwright.controllers.trainingjob.records import End, Plan, Publish, Start, Told, Wanted
 from modelwright.controllers.trainingjob.running import change
 
@@ -75,8 +74,8 @@ def recorded(
     if missing and _left_behind(made, told.attempt):
         # Its Job is gone; where it was ours to end it, the condition said why.
         there = {job.uid for job in attempts}
-        step = last_step((pod for pod in pods if pod.job_uid not in there), told)
-        failed = Failure(*_words_of_deletion(told), retried=True, counted=False, step=step)
+        strays = [pod for pod in pods if pod.job_uid not in there]
+        failed = _without_failure(*_words_of_deletion(told), strays, told)
         ends[told.attempt] = End(told.attempt, failed, wanted.run_hash, now, 0)
     return tuple(ends[attempt] for attempt in sorted(ends))[-HISTORY_LENGTH:]
 
@@ -99,7 +98,8 @@ def _end(wanted: Wanted, job: JobView, pods: Sequence[PodView], made: Plan, told
         return failure_of(job, pods, told)
     if job.ended == "Complete":
         step = made.action.step if isinstance(made.action, Publish) else None
-        return Failure("Succeeded", "", retried=False, counted=False, step=step)
+        own = newest_of_each(pod for pod in pods if pod.job_uid == job.uid)
+        return Failure("Succeeded", "", retried=False, counted=False, step=step, log=last_lines(own))
     if not job.suspended or job.active or not _left_behind(made, job.attempt):
         return None
     reason, words = "Suspended", ""
@@ -110,11 +110,16 @@ def _end(wanted: Wanted, job: JobView, pods: Sequence[PodView], made: Plan, told
     elif job.run_hash != wanted.run_hash:
         reason, words = change(wanted, job)
         reason = "Resized" if reason == "Resizing" else "SpecChanged"
-    step = last_step((pod for pod in pods if pod.job_uid == job.uid), told)
-    return Failure(reason, words, retried=True, counted=False, step=step)
+    return _without_failure(reason, words, [pod for pod in pods if pod.job_uid == job.uid], told)
 
 
-def last_step(pods: Iterable[PodView], told: Told) -> int | None:
-    """The last step that the pods told of in the end, or else status."""
-    said = [Summary.from_message(pod.termination_message) for pod in pods]
-    return max((one.step for one in said if one is not None), default=told.step)
+def _without_failure(reason: str, words: str, pods: Sequence[PodView], told: Told) -> Failure:
+    step = last_step(pods)
+    return Failure(
+        reason,
+        words,
+        retried=True,
+        counted=False,
+        step=told.step if step is None else step,
+        log=last_lines(newest_of_each(pods)),
+    )

@@ -11,6 +11,7 @@ import re
 import signal
 from collections.abc import Iterable, Sequence
 
+from modelwright.api.training_history import LOG_LETTERS, LOG_LINES
 from modelwright.contract import Outcome, Summary, cause
 from modelwright.controllers.trainingjob.observed import JobView, PodView, newest_of_each
 from modelwright.controllers.trainingjob.owncode import TRAINER
@@ -44,13 +45,15 @@ _REPEATABLE = frozenset({Outcome.WORKER_CRASHED.reason, Outcome.OUT_OF_MEMORY.re
 @dataclasses.dataclass(frozen=True, slots=True)
 class Failure:
     """An attempt's failure. `message` is for the reader; `counted` is against `failurePolicy.maxRestarts`; `retried`:
-    whether another attempt may end otherwise. `step`: where in the training, as far as it was told."""
+    whether another attempt may end otherwise. `step`: where in the training, and `log`, the last lines that the worker
+    printed, as far as they were told."""
 
     reason: str
     message: str
     retried: bool
     counted: bool
     step: int | None = None
+    log: tuple[str, ...] = ()
 
 
 def same(one: Failure, other: Failure) -> bool:
@@ -92,23 +95,38 @@ def _failure_of(job: JobView, pods: Sequence[PodView], noted: Failure | None) ->
     taken = disruption(own) or noted
     if rule == 0 or (taken is not None and (found is None or found in _IN_ITS_WAKE)):
         unseen = Failure("Disrupted", "a worker was evicted", retried=True, counted=False)
-        return dataclasses.replace(taken or unseen, step=_step(pod for _, pod in ended))
+        return dataclasses.replace(taken or unseen, step=last_step(own), log=last_lines(own))
     if found is None:
         return _failure(Outcome.WORKER_CRASHED, job.message or "the pods are gone, and left no word")
     for outcome, pod in sorted(ended, key=lambda one: (not one[1].termination_message, one[1].index)):
         if outcome is found:
-            return _failure(found, f"worker {pod.index}: {_words(pod, outcome)}", _step([pod]))
-    return _failure(found, job.message)
+            failed = _failure(found, f"worker {pod.index}: {_words(pod, outcome)}")
+            return dataclasses.replace(failed, step=last_step([pod]), log=last_lines([pod]))
+    return dataclasses.replace(_failure(found, job.message), log=last_lines(own))
 
 
-def _failure(outcome: Outcome, message: str, step: int | None = None) -> Failure:
-    return Failure(outcome.reason, message[:_LONGEST], outcome.retried, outcome.counted, step)
+def _failure(outcome: Outcome, message: str) -> Failure:
+    return Failure(outcome.reason, message[:_LONGEST], outcome.retried, outcome.counted)
 
 
-def _step(pods: Iterable[PodView]) -> int | None:
+def last_step(pods: Iterable[PodView]) -> int | None:
     """The last step that any of the pods told of in the end."""
     steps = [said.step for pod in pods if (said := _said(pod)) is not None]
     return max(steps, default=None)
+
+
+def last_lines(pods: Iterable[PodView]) -> tuple[str, ...]:
+    """The end of the first of the pods' logs that there is."""
+    for pod in pods:
+        said = _said(pod)
+        log = said.log if said is not None else _own_lines(pod) if pod.own_exit else ()
+        if log:
+            return tuple(line[:LOG_LETTERS] for line in log[-LOG_LINES:])
+    return ()
+
+
+def _own_lines(pod: PodView) -> tuple[str, ...]:
+    return tuple(line.strip() for line in pod.termination_message.splitlines() if line.strip())
 
 
 def _of_own_code(message: str) -> list[Outcome]:
@@ -152,7 +170,7 @@ def _words(pod: PodView, outcome: Outcome) -> str:
         limit = f" of {pod.memory_limit}, its peak" if pod.memory_limit else ""
         return f"the container passed its memory limit{limit}; raise spec.workers.resources, or lower the batch size"
     if pod.own_exit and pod.exit_code is not None:
-        lines = [line.strip() for line in pod.termination_message.splitlines() if line.strip()]
+        lines = _own_lines(pod)
         return f"the code ended with {_exit_words(pod.exit_code)}{f': {lines[-1]}' if lines else ', and said nothing'}"
     return f"the container ended with exit code {pod.exit_code}"
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import datetime
+from collections.abc import Sequence
 from typing import Any
 
 from modelwright import contract
 from modelwright.api.base import StatusRef
-from modelwright.api.training_history import MESSAGE_LENGTH, ActiveTime, AttemptEnd
+from modelwright.api.training_history import CURVE_LENGTH, MESSAGE_LENGTH, ActiveTime, AttemptEnd, CurvePoint
 from modelwright.api.training_job import Attempt, Restarts, TrainingJob, TrainingJobStatus, TrainingProgress
 from modelwright.controllers.trainingjob import children, resolve
 from modelwright.controllers.trainingjob.records import Active, End, Plan, Publish
@@ -42,6 +43,7 @@ def status(
         update["cleanup_time"] = None
     if progress is not None:
         update["progress"] = progress_status(progress)
+        update["curve"] = curve(before.curve or (), progress) or None
     if isinstance(made.action, Publish):
         update |= resolve.published(job, made.action)
     elif made.phase == "Succeeded":
@@ -77,6 +79,7 @@ def _ended(end: End, before: TrainingJobStatus) -> AttemptEnd:
         counted=end.failure.counted,
         from_step=attempt.from_step if attempt else None,
         to_step=end.failure.step,
+        log=end.failure.log or None,
         ended_at=end.at.replace(microsecond=0) if end.at else None,
         run_hash=end.run_hash,
     )
@@ -93,10 +96,28 @@ def _active(before: ActiveTime | None, made: Plan, at: datetime.datetime) -> Act
     return ActiveTime(seconds=int(Active(known.seconds, known.since).at(at)))
 
 
-def progress_status(told: contract.Progress) -> TrainingProgress:
-    def figure(value: float | None) -> str | None:
-        return None if value is None else f"{value:.6g}"
+def curve(before: Sequence[CurvePoint], told: contract.Progress) -> tuple[CurvePoint, ...]:
+    """With the point that is told of, where it lies far enough from the last: so many points at most, about evenly
+    apart, and a status that is written as often as ever and changes by a list of them only now and then."""
+    # An attempt that goes on from a checkpoint does anew what the one before did after it.
+    kept = [point for point in before if point.step < told.step]
+    if told.train_loss is None or told.phase != "Training":
+        return tuple(before)
+    apart = -(-told.total_steps // (CURVE_LENGTH - 1)) if told.total_steps else 1
+    if kept and told.step - kept[-1].step < apart:
+        return tuple(before) if len(kept) == len(before) else tuple(kept)
+    if len(kept) == CURVE_LENGTH:
+        # It goes on for longer than it said.
+        kept = kept[::2]
+    losses = {"train_loss": _figure(told.train_loss), "validation_loss": _figure(told.validation_loss)}
+    return (*kept, CurvePoint(step=told.step, **losses))
 
+
+def _figure(value: float | None) -> str | None:
+    return None if value is None else f"{value:.6g}"
+
+
+def progress_status(told: contract.Progress) -> TrainingProgress:
     return TrainingProgress(
         phase=told.phase,
         epoch=told.epoch,
@@ -104,9 +125,10 @@ def progress_status(told: contract.Progress) -> TrainingProgress:
         step=told.step,
         total_steps=told.total_steps,
         percent=min(100, 100 * told.step // told.total_steps) if told.total_steps else None,
-        train_loss=figure(told.train_loss),
-        validation_loss=figure(told.validation_loss),
-        samples_per_second=figure(told.samples_per_second),
+        train_loss=_figure(told.train_loss),
+        validation_loss=_figure(told.validation_loss),
+        samples_per_second=_figure(told.samples_per_second),
+        eta_seconds=None if told.eta_seconds is None else round(told.eta_seconds),
         last_checkpoint_step=told.last_checkpoint_step,
         updated_at=datetime.datetime.fromtimestamp(told.updated, datetime.UTC).replace(microsecond=0)
         if told.updated
