@@ -362,6 +362,7 @@ class Progress(Shape):
 
     `eta_seconds` is for all steps, at the attempt's mean pace.
     Phases: Starting, Loading, Training, Evaluating, Publishing, Done, Failed. A `step` is one global batch.
+    `gpu_percent` and `gpu_memory_percent` are means over the pod's GPUs.
     `checkpoint_bytes` and `checkpoint_seconds` are the size of the newest complete checkpoint, over all ranks, and how
     long writing it took.
     """
@@ -382,6 +383,8 @@ class Progress(Shape):
     last_checkpoint_step: int | None = None
     checkpoint_bytes: int | None = None
     checkpoint_seconds: float | None = None
+    gpu_percent: float | None = None
+    gpu_memory_percent: float | None = None
     resumed_from_step: int | None = None
     updated: float = 0.0
     ranks: tuple[RankState, ...] = ()
@@ -400,6 +403,8 @@ METRICS: Mapping[str, str] = {
     "modelwright_training_last_checkpoint_step": "The step of the newest complete checkpoint.",
     "modelwright_training_checkpoint_bytes": "Size of the newest complete checkpoint, over all ranks.",
     "modelwright_training_checkpoint_seconds": "How long writing the newest complete checkpoint took.",
+    "modelwright_training_gpu_percent": "How busy the pod's GPUs are, their mean.",
+    "modelwright_training_gpu_memory_percent": "How much of the pod's GPUs' memory is in use, their mean.",
     "modelwright_training_last_update_timestamp_seconds": "When a rank of this pod last told of its progress.",
     "modelwright_training_rank_step": "The step of each rank of this pod; labels rank and phase.",
 }

@@ -1,7 +1,8 @@
-"""What the wrapper keeps of what its ranks print, and how it tells how long they take yet."""
+"""What the wrapper tells of its ranks: what they printed last, how long they take yet, how busy their GPUs are."""
 
 from __future__ import annotations
 
+from modelwright_trainer.gpus import Gpus, Use, parsed
 from modelwright_trainer.progressfile import Pace
 from modelwright_trainer.run import last_lines
 
@@ -48,3 +49,25 @@ def test_the_time_left_is_told_by_the_mean_pace() -> None:
     assert pace.eta(400, 400, 50.0) == 0.0
     assert pace.eta(10, 400, 60.0) is None, "it began anew"
     assert pace.eta(500, 0, 70.0) is None, "code that does not say how many steps there are"
+
+
+def test_the_use_of_gpus_is_their_mean_as_far_as_it_is_told() -> None:
+    assert parsed("80, 20000, 80000\n40, 60000, 80000\n") == Use(60.0, 50.0)
+    assert parsed("[N/A], 20000, 80000\n") == Use(None, 25.0), "a part of a GPU"
+    for nothing in ("", "No devices were found\n", "[N/A], [N/A], [N/A]\n"):
+        assert parsed(nothing) == Use()
+
+
+def test_gpus_are_looked_at_now_and_then_however_often_one_asks() -> None:
+    looks: list[float] = []
+    now = 0.0
+
+    def ask() -> str:
+        looks.append(now)
+        return f"{len(looks)}, 1, 2\n"
+
+    gpus = Gpus(ask, lambda: now)
+    for second in range(25):
+        now = float(second)
+        assert gpus.use().percent == 1 + second // 10
+    assert looks == [0.0, 10.0, 20.0]

@@ -116,7 +116,9 @@ def test_it_goes_on_with_as_many_as_found_room_and_says_so() -> None:
     made = told.look()
     assert isinstance(made.action, Suspend)
     assert told.reason == "Shrinking"
-    assert told.main["message"].startswith("3 of 4 workers found room (worker 3 cannot be scheduled: Insufficient cpu)")
+    assert told.main["message"].startswith(
+        "there is room for 3 of 4 workers (worker 3 cannot be scheduled: Insufficient cpu)"
+    )
     told.end_pods()
     told.pods = []
     assert told.look().action == Start(2, 3)
@@ -126,6 +128,18 @@ def test_it_goes_on_with_as_many_as_found_room_and_says_so() -> None:
     told.run_pods(2)
     assert told.look().action is None, "fewer than the spec asks for is no resize"
     assert told.main["message"] == "attempt 2: 3 (of 4) workers run"
+
+
+def test_a_model_that_is_sharded_over_two_workers_goes_on_with_an_even_number() -> None:
+    told = crowded(3, seconds=50, minReplicas=1)
+    told.spec["strategy"] = {"type": "FSDP", "shardSize": 2}
+    told.jobs, told.status, pods = {}, {}, told.pods
+    told.look()
+    told.pods = pods
+    told.look()
+    told.end_pods()
+    told.pods = []
+    assert told.look().action == Start(2, 2)
 
 
 def test_it_asks_for_all_again_with_the_next_attempt() -> None:

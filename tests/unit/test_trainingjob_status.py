@@ -84,3 +84,12 @@ def test_the_time_that_is_left_is_in_status() -> None:
     told.run_pods(1)
     told.look(at(10).model_copy(update={"eta_seconds": 61.7}))
     assert told.status["progress"]["etaSeconds"] == 62
+
+
+def test_the_use_of_gpus_is_in_status_where_it_is_told() -> None:
+    told = story()
+    told.run_pods(1)
+    told.look(at(10).model_copy(update={"gpu_percent": 87.4, "gpu_memory_percent": 100.2}))
+    assert (told.status["progress"]["gpuPercent"], told.status["progress"]["gpuMemoryPercent"]) == (87, 100)
+    told.look(at(20))
+    assert "gpuPercent" not in told.status["progress"]

@@ -24,6 +24,7 @@ class _Collector:
             "loss": seen.train_loss, "validation_loss": seen.validation_loss,
             "validation_accuracy": seen.validation_accuracy, "samples_per_second": seen.samples_per_second,
             "eta_seconds": seen.eta_seconds,
+            "gpu_percent": seen.gpu_percent, "gpu_memory_percent": seen.gpu_memory_percent,
             "last_checkpoint_step": seen.last_checkpoint_step, "checkpoint_bytes": seen.checkpoint_bytes,
             "checkpoint_seconds": seen.checkpoint_seconds, "last_update_timestamp_seconds": seen.updated,
         }  # fmt: skip

@@ -27,6 +27,7 @@ from pydantic import ValidationError
 
 from modelwright_trainer import progress, progressfile
 from modelwright_trainer.failures import TrainingFailed, UserFailed, failure_of, outcome_of
+from modelwright_trainer.gpus import Gpus
 from modelwright_trainer.hyperparameters import hyperparameters
 from modelwright_trainer.limits import binary, memory, memory_peak, oom_kills, threads
 from modelwright_trainer.rendezvous import Rendezvous, await_master, interface_of, local_address
@@ -110,16 +111,23 @@ class Pod:
     index: int
     folder: Path
     stop: threading.Event
+    gpus: Gpus = dataclasses.field(default_factory=Gpus)
 
     def run(self) -> Summary:
         """Raises Failed where the workers could not be started."""
         if self.index >= self.run_.workers.replicas:
             raise UserFailed(f"{INDEX_VARIABLE} is {self.index}, and there are {self.run_.workers.replicas} workers")
-        server = progress.serve(self.run_.progress_port, self.progress)
+        server = progress.serve(self.run_.progress_port, self.told)
         try:
             return self._supervised()
         finally:
             server.shutdown()
+
+    def told(self) -> progressfile.Progress:
+        """What the pod tells others: its progress, and how busy its GPUs are."""
+        use = self.gpus.use()
+        figures = {"gpu_percent": use.percent, "gpu_memory_percent": use.memory_percent}
+        return self.progress().model_copy(update=figures)
 
     def progress(self) -> progressfile.Progress:
         return progressfile.gathered(self.folder, attempt=self.run_.attempt, index=self.index)

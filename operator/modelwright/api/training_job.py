@@ -62,6 +62,12 @@ class TrainingProgress(StatusModel):
         default=None, description="Mean over the validation split, after the last epoch."
     )
     samples_per_second: Figure | None = Field(default=None, description="Rows per second, over all workers.")
+    gpu_percent: int | None = Field(
+        default=None, ge=0, le=100, description="How busy the GPUs of worker 0 are, their mean, where that is told."
+    )
+    gpu_memory_percent: int | None = Field(
+        default=None, ge=0, le=100, description="How much of these GPUs' memory is in use."
+    )
     eta_seconds: int | None = Field(
         default=None,
         ge=0,

@@ -88,7 +88,7 @@ def test_without_room_for_all_it_trains_on_as_many_as_there_is_room_for(space: S
     seen = space.until("shrunk", "succeeds", succeeded, seconds=300)
     first, second = seen["history"]
     assert (first["reason"], first["workers"]) == ("Shrunk", 3)
-    assert first["message"] == "2 of 3 workers found room"
+    assert first["message"] == "there is room for 2 of 3 workers"
     assert (second["reason"], second["workers"]) == ("Succeeded", 2)
     assert seen["restarts"] == {"counted": 0, "notCounted": 1}
 

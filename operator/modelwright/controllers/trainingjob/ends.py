@@ -106,7 +106,7 @@ def _end(wanted: Wanted, job: JobView, pods: Sequence[PodView], made: Plan, told
     if made.state.main.reason == "DeadlineExceeded":
         reason, words = "DeadlineExceeded", made.state.main.message
     elif job.shrink_to is not None:
-        reason, words = "Shrunk", f"{job.shrink_to} of {wanted.workers} workers found room"
+        reason, words = "Shrunk", f"there is room for {job.shrink_to} of {wanted.workers} workers"
     elif job.run_hash != wanted.run_hash:
         reason, words = change(wanted, job)
         reason = "Resized" if reason == "Resizing" else "SpecChanged"

@@ -26,6 +26,8 @@ class Wanted:
     unsized_hash: str = ""
     """As `run_hash`, but for the number of workers."""
     min_workers: int | None = None
+    workers_in: int = 1
+    """Of how many workers their number is a multiple: so many hold the whole model together, where it is sharded."""
     queue: str = ""
     deadline: float | None = None
     """Seconds of work in all."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import math
 from typing import Any
 
 from modelwright import contract, owncode
@@ -73,6 +74,7 @@ def version_name(job: TrainingJob) -> str:
 def wanted(job: TrainingJob, settings: Settings) -> Wanted:
     reason, problem = _problem(job, settings)
     deadline = job.spec.failure_policy.active_deadline
+    size = job.spec.strategy.shard_size if job.spec.strategy else None
     return Wanted(
         suspend=job.spec.suspend,
         workers=job.spec.workers.replicas,
@@ -83,6 +85,7 @@ def wanted(job: TrainingJob, settings: Settings) -> Wanted:
         problem=problem,
         unsized_hash=unsized_hash(job),
         min_workers=job.spec.workers.min_replicas,
+        workers_in=size // math.gcd(size, _processes(job)) if size else 1,
         queue=job.spec.queue_name or "",
         deadline=seconds(deadline) if deadline else None,
     )

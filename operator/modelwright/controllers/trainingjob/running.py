@@ -81,7 +81,7 @@ def while_running(
         return _queued(job, restarts)
     if job.suspended:
         if job.shrink_to is not None:
-            why = f"{job.shrink_to} of {wanted.workers} workers found room"
+            why = f"there is room for {job.shrink_to} of {wanted.workers} workers"
             return (
                 ending(job, restarts, "Shrinking", why)
                 if job.active
@@ -135,12 +135,13 @@ def _without_room(
     if least is not None and least < all_:
         since = [pod.unschedulable_since for pod in own if pod.unschedulable and pod.unschedulable_since]
         waited = (now - min(since)).total_seconds() if since else 0.0
+        fit = room - room % wanted.workers_in
         if waited < SHRINK_SECONDS:
             look_again = SHRINK_SECONDS - waited
-        elif room >= least:
-            why = f"{room} of {wanted.workers} workers found room"
+        elif fit >= least:
+            why = f"there is room for {fit} of {wanted.workers} workers"
             return dataclasses.replace(
-                ending(job, restarts, "Shrinking", f"{why} ({message})"), action=Suspend(job, room)
+                ending(job, restarts, "Shrinking", f"{why} ({message})"), action=Suspend(job, fit)
             )
         else:
             message += f" ({room} of {all_} workers found room, and minReplicas is {least})"

@@ -117,6 +117,10 @@ def _figure(value: float | None) -> str | None:
     return None if value is None else f"{value:.6g}"
 
 
+def _percent(value: float | None) -> int | None:
+    return None if value is None else min(100, max(0, round(value)))
+
+
 def progress_status(told: contract.Progress) -> TrainingProgress:
     return TrainingProgress(
         phase=told.phase,
@@ -128,6 +132,8 @@ def progress_status(told: contract.Progress) -> TrainingProgress:
         train_loss=_figure(told.train_loss),
         validation_loss=_figure(told.validation_loss),
         samples_per_second=_figure(told.samples_per_second),
+        gpu_percent=_percent(told.gpu_percent),
+        gpu_memory_percent=_percent(told.gpu_memory_percent),
         eta_seconds=None if told.eta_seconds is None else round(told.eta_seconds),
         last_checkpoint_step=told.last_checkpoint_step,
         updated_at=datetime.datetime.fromtimestamp(told.updated, datetime.UTC).replace(microsecond=0)
