@@ -134,6 +134,33 @@ def test_what_lies_outside_of_the_training_is_tried_again_though_it_looks_the_sa
         assert told.look().action == Start(attempt + 1)
 
 
+def test_code_of_the_user_s_that_was_stopped_twice_has_no_error() -> None:
+    """Its exit codes are its own, and code that tells of no steps is always at the same one."""
+    told = story(queueName="team-a", trainer={"image": "team/own:1"}, data={"uri": "s3://bucket/raw/"})
+    for attempt in (1, 2):
+        told.jobs[attempt]["spec"]["suspend"] = True
+        told.pods = [pod(0, attempt, phase="Failed", exit_code=143, own_exit=True)]
+        words = (
+            f"Container trainer for pod team/own-{attempt} failed with exit code 143 matching FailJob rule at index 1"
+        )
+        told.fail(attempt, words)
+        assert told.look().action == Start(attempt + 1)
+    assert told.status["restarts"] == {"counted": 0, "notCounted": 2}
+
+
+def test_code_of_the_user_s_that_fails_twice_in_the_same_words_has_one() -> None:
+    told = story(trainer={"image": "team/own:1"}, data={"uri": "s3://bucket/raw/"})
+    for attempt in (1, 2):
+        told.pods = [pod(0, attempt, phase="Failed", exit_code=3, own_exit=True, termination_message="a\nno column\n")]
+        words = f"Container trainer for pod team/own-{attempt} failed with exit code 3 matching FailJob rule at index 1"
+        told.fail(attempt, words)
+        told.passes(100)
+        told.look()
+    assert told.status["phase"] == "Failed"
+    assert "the same error at step 0 as in the attempt before" in told.main["message"]
+    assert told.status["history"][0]["log"] == ["a", "no column"]
+
+
 def test_suspended_and_resumed_it_is_tried_once_more() -> None:
     told = story()
     for attempt in (1, 2):

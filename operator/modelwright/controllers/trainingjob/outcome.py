@@ -57,7 +57,10 @@ class Failure:
 
 
 def same(one: Failure, other: Failure) -> bool:
-    """Whether two attempts came to the same end at the same step. Figures of memory differ from time to time."""
+    """Whether two attempts came to the same end at the same step, without being asked to end. Figures of memory differ
+    from time to time."""
+    if not (one.counted and other.counted):
+        return False
     if one.reason != other.reason or one.reason not in _REPEATABLE or one.step is None or one.step != other.step:
         return False
     return one.reason == Outcome.OUT_OF_MEMORY.reason or one.message == other.message
