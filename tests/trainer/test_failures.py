@@ -113,4 +113,6 @@ def test_progress_is_served_as_prometheus_text_and_json(access: StoreAccess, tmp
     assert "modelwright_training_loss " in text
     assert 'modelwright_training_rank_step{phase="Training",rank="1"}' in text
     stop(pod)
-    assert pod.ended().exit_code == Outcome.PREEMPTED.code
+    summary = pod.ended()
+    assert summary.exit_code == Outcome.PREEMPTED.code
+    assert "Preempted: stopped by SIGTERM" in summary.log[-1], summary.log

@@ -79,6 +79,10 @@ def test_resized_from_2_to_4_to_1_no_step_is_lost_or_done_twice(space: Space) ->
     assert one["fromStep"] == four["toStep"]
     assert one["toStep"] == seen["progress"]["totalSteps"] == epochs * math.ceil(TRAIN_ROWS / BATCH)
     assert seen["restarts"] == {"counted": 0, "notCounted": 2}
+    assert all(any("Preempted: stopped by SIGTERM" in line for line in end["log"]) for end in (two, four))
+    curve = [point["step"] for point in seen["curve"]]
+    assert curve == sorted(set(curve))
+    assert 2 < len(curve) <= 50
     events = space.kubectl("get", "events", "--field-selector", "involvedObject.name=resized", "--output", "json")
     assert "attempt 2: resized from 2 to 4 workers" in events
 
