@@ -21,6 +21,7 @@ from typing import Any
 import pytest
 from modelwright.contract import PROGRESS_PORT, Progress, StoreAccess, TrainingRun
 
+from dev import digits
 from dev.demo import BUCKET
 from dev.target import Store
 from devcluster.progress import StepFailed, wait_for
@@ -38,6 +39,7 @@ ASKED = {"hiddenSizes": "512,512", "batchSize": str(BATCH), "epochs": str(EPOCHS
 # No checkpoint falls into what is measured.
 EVERY_STEPS = 1_000_000
 AIM = 0.95
+DATA = {"uri": f"s3://{BUCKET}/{digits.KEY}", "target": "label", "task": "Classification"}
 INDEX = "batch.kubernetes.io/job-completion-index"
 
 Look = Callable[[], Progress | None]
@@ -64,8 +66,8 @@ def in_pods(space: Space, number: int) -> float:  # noqa: F811 - the fixture
     workers = {"replicas": 2, "processesPerWorker": 1, "resources": {"requests": {"cpu": "100m", "memory": "512Mi"}}}
     space.apply(
         training_job(
-            name, f"9.{number}.0", trainer=trainer(**ASKED), workers=workers, evaluation={"metrics": ["accuracy"]},
-            checkpoint={"everySteps": EVERY_STEPS},
+            name, f"9.{number}.0", data=DATA, trainer=trainer(**ASKED), workers=workers,
+            evaluation={"metrics": ["accuracy"]}, checkpoint={"everySteps": EVERY_STEPS},
         )
     )  # fmt: skip
 
@@ -113,12 +115,11 @@ def _ended(processes: list[PodProcess]) -> bool:
 def _run(server: Store, name: str) -> TrainingRun:  # noqa: F811
     """What the pods are told, but for where they meet."""
     asked: Mapping[str, Any] = trainer(**ASKED)
-    spec = training_job(name, "1.0.0")["spec"]
     access = StoreAccess(uri=f"s3://{BUCKET}/e2e/{name}", endpoint=server.outside, region=server.region)
     return TrainingRun.model_validate(
         {
             "namespace": "bench", "name": name, "uid": name, "publish": {"model": name, "version": "1.0.0"},
-            "store": access, "data": {"uri": spec["data"]["uri"], "target": spec["data"]["target"]},
+            "store": access, "data": DATA,
             "trainer": {"recipe": asked["recipe"], "hyperparameters": asked["hyperparameters"]},
             "workers": {"replicas": 2, "master": "127.0.0.1", "masterPort": free_port()},
             "checkpoint": {"everySteps": EVERY_STEPS},

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.distributed as dist
-from modelwright.contract import Data, StoreAccess, TrainingRun
+from modelwright.contract import StoreAccess, TrainingRun
 from modelwright.store import Store
 from modelwright_trainer import recipes
 from modelwright_trainer.checkpoint import Checkpoints
@@ -24,9 +24,9 @@ from modelwright_trainer.onnxgraph import Weights
 from modelwright_trainer.progressfile import Teller
 from modelwright_trainer.split import Rows, split
 from modelwright_trainer.training import Setting, State, Training
-from sklearn.datasets import load_digits
 
 from tests.trainer.pods import free_port
+from tests.trainer.tables import real
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,6 +41,8 @@ class Case:
     attempt: int = 1
     stop_at: int | None = None
     crash_at: int | None = None
+    recipe: str = "mlp"
+    task: str = "Classification"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,14 +75,15 @@ def trained(world_size: int, cases: Sequence[Case], folder: Path) -> list[Result
     return [pickle.loads((results / str(number)).read_bytes()) for number in range(len(cases))]  # noqa: S301 - our own
 
 
-def digits() -> tuple[Table, Mapping[str, Rows]]:
-    pixels, labels = load_digits(return_X_y=True)
-    names = tuple(f"pixel_{index}" for index in range(pixels.shape[1]))
-    table = Table(
-        pixels.astype(np.float32), labels.astype(np.int64), names, ("float",) * len(names), tuple("0123456789"),
-        "sha256:" + "0" * 64,
-    )  # fmt: skip
-    return table, split(table.rows, {"train": 0.8, "validation": 0.1, "test": 0.1}, 7, table.targets)
+def digits(case: Case) -> tuple[Table, Mapping[str, Rows]]:
+    """As the case's recipe reads them: a transformer's tokens are the pixels; a regression is to tell the digit."""
+    table = real("digits", tokens=case.recipe == "transformer")
+    parts = split(table.rows, {"train": 0.8, "validation": 0.1, "test": 0.1}, 7, table.targets)
+    if case.task == "Regression":
+        table = dataclasses.replace(table, targets=table.targets.astype(np.float32), classes=())
+    elif case.task != "Classification":
+        table = dataclasses.replace(table, targets=None, classes=())
+    return table, parts
 
 
 def _rank(rank: int, world_size: int, port: int, cases: Sequence[Case], folder: Path, results: Path) -> None:
@@ -90,11 +93,10 @@ def _rank(rank: int, world_size: int, port: int, cases: Sequence[Case], folder: 
         "gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=world_size,
         timeout=datetime.timedelta(seconds=120),
     )  # fmt: skip
-    table, parts = digits()
     for number, case in enumerate(cases):
         made = results / f"{number}-rank-{rank}"
         made.mkdir()
-        result = _one(case, table, parts, rank, world_size, folder, made)
+        result = _one(case, *digits(case), rank, world_size, folder, made)
         if rank == 0:
             (results / str(number)).write_bytes(pickle.dumps(result))
     dist.barrier()
@@ -104,12 +106,13 @@ def _rank(rank: int, world_size: int, port: int, cases: Sequence[Case], folder: 
 def _one(
     case: Case, table: Table, parts: Mapping[str, Rows], rank: int, world_size: int, folder: Path, made: Path
 ) -> Result:
+    sizes = {"hiddenSizes": "64,32"} if case.recipe == "mlp" else {}
     run = TrainingRun.model_validate(
         {
             "namespace": "team", "name": case.job, "uid": case.job, "attempt": case.attempt,
             "publish": {"model": "m", "version": "1.0.0"}, "store": {"uri": f"file://{folder}/store"},
-            "data": Data(uri="file:///digits.parquet", target="label"),
-            "trainer": {"recipe": "mlp", "hyperparameters": {"hiddenSizes": "64,32", **case.hyperparameters}},
+            "data": {"uri": "file:///digits.parquet", "target": "label", "task": case.task},
+            "trainer": {"recipe": case.recipe, "hyperparameters": {**sizes, **case.hyperparameters}},
             "strategy": case.strategy, "checkpoint": {"everySteps": case.every_steps},
         }
     )  # fmt: skip

@@ -5,6 +5,7 @@ Losses are compared step by step, relative; after two epochs of 23 steps, the la
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -185,6 +186,47 @@ def test_a_stop_and_another_number_of_ranks_lose_and_repeat_no_step(
     calm = whole[0][name.split(",")[0]]
     assert second.losses[at + 1] == pytest.approx(calm.losses[at + 1], rel=1e-5)
     assert max(abs(second.losses[step] / calm.losses[step] - 1) for step in second.losses) < 0.01
+
+
+SMALL = {"batchSize": "512", "epochs": "1", "gradientClipping": "0.5"}
+TOKENS = {**SMALL, "vocabulary": "17", "layers": "1", "heads": "2", "headSize": "4"}
+RECIPES = {
+    "linear": Case("linear", SMALL, recipe="linear"),
+    "mlp, Regression": Case("regression", SMALL, task="Regression"),
+    "cnn": Case("cnn", {**SMALL, "imageShape": "1,8,8", "channels": "4,8"}, recipe="cnn"),
+    "autoencoder": Case("autoencoder", SMALL, recipe="autoencoder", task="AnomalyDetection"),
+    "transformer": Case("transformer", TOKENS, recipe="transformer"),
+    "transformer, LanguageModelling": Case("language", TOKENS, recipe="transformer", task="LanguageModelling"),
+}
+
+
+@pytest.fixture(scope="module")
+def recipes(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, list[Result]]:
+    """Each recipe on two ranks: with DDP, with FSDP in micro-batches, and so in bfloat16."""
+    cases = []
+    for case in RECIPES.values():
+        pieces = {**case.hyperparameters, "microBatchSize": "100"}
+        half = {**pieces, "precision": "bf16"}
+        cases += [
+            case,
+            dataclasses.replace(case, job=f"{case.job}-fsdp", hyperparameters=pieces, strategy=FSDP),
+            dataclasses.replace(case, job=f"{case.job}-bf16", hyperparameters=half, strategy=FSDP),
+        ]
+    results = trained(2, cases, tmp_path_factory.mktemp("recipes"))
+    return {name: results[3 * index : 3 * index + 3] for index, name in enumerate(RECIPES)}
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_every_recipe_learns_the_same_in_shards(name: str, recipes: Mapping[str, list[Result]]) -> None:
+    whole, sharded, half = recipes[name]
+    furthest = f"at most {apart(sharded, whole):.2g}, in bfloat16 {apart(half, whole):.2g}"
+    print(f"{name}: losses of FSDP in micro-batches differ from those of DDP by {furthest}")
+    assert len(whole.losses) == 3
+    assert apart(sharded, whole) < TOLERANCE
+    for weight, value in sharded.weights.items():
+        np.testing.assert_allclose(value, whole.weights[weight], rtol=1e-3, atol=1e-4)
+    assert apart(half, whole) < 0.05
+    assert {value.dtype for value in half.weights.values()} == {np.dtype(np.float32)}
 
 
 @pytest.mark.parametrize(

@@ -76,6 +76,13 @@ class TrainingProgress(StatusModel):
     last_checkpoint_step: int | None = Field(
         default=None, ge=0, description="The step of the newest complete checkpoint."
     )
+    checkpoint_bytes: int | None = Field(
+        default=None, ge=0, description="Size of the newest complete checkpoint of a recipe, over all workers."
+    )
+    checkpoint_seconds: Figure | None = Field(
+        default=None,
+        description="How long writing it took. The grace period of the next attempt's pods leaves time for two.",
+    )
     updated_at: Time | None = Field(default=None, description="When the workers told this.")
 
 

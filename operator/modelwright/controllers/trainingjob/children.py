@@ -13,7 +13,7 @@ from typing import Any
 
 from modelwright.contract import COMMAND, JOB_PATH, MASTER_PORT, PROGRESS_PORT, Outcome, TrainingRun
 from modelwright.controllers.podspec import container_security, overlaid, pod_security, without_credentials
-from modelwright.controllers.trainingjob import owncode
+from modelwright.controllers.trainingjob import grace, owncode
 from modelwright.controllers.trainingjob.observed import (
     ATTEMPT_LABEL,
     HASH_ANNOTATION,
@@ -27,9 +27,6 @@ from modelwright.kube.resources import Object
 from modelwright.owncode import OwnRun
 
 CONTAINER = owncode.TRAINER
-# Between SIGTERM and SIGKILL of a pod; the trainer gets a little less, to have ended by itself.
-GRACE_SECONDS = 60
-TRAINER_GRACE_SECONDS = 50.0
 # What a pod ends with that SIGTERM reached before our program could handle it.
 _TERMINATED = 143
 
@@ -51,6 +48,7 @@ class Blueprint:
     replicas: int = 0
     priority_class: str = ""
     queue: str = ""
+    grace_seconds: int = grace.DEFAULT_SECONDS
 
     @property
     def name(self) -> str:
@@ -173,7 +171,7 @@ def _template(blueprint: Blueprint, labels: Mapping[str, str]) -> Object:
         "spec": {
             "subdomain": blueprint.name,
             "restartPolicy": "Never",
-            "terminationGracePeriodSeconds": GRACE_SECONDS,
+            "terminationGracePeriodSeconds": blueprint.grace_seconds,
             "securityContext": pod_security(),
             **({"priorityClassName": blueprint.priority_class} if blueprint.priority_class else {}),
             **_containers(blueprint),

@@ -19,7 +19,7 @@ from modelwright.api.training_own import is_own
 from modelwright.api.training_workers import EarlyStopping, Strategy
 from modelwright.api.types import seconds
 from modelwright.api.versions import model_version_name
-from modelwright.controllers.trainingjob import children, dataset
+from modelwright.controllers.trainingjob import children, dataset, grace
 from modelwright.controllers.trainingjob.outcome import Failure
 from modelwright.controllers.trainingjob.records import Active, End, Publish, Told, Wanted
 from modelwright.kube.resources import Object
@@ -236,7 +236,7 @@ def _run(job: TrainingJob, storage: StorageStatus, attempt: int, workers: int) -
         early_stopping=_early_stopping(spec.early_stopping),
         checkpoint=contract.Checkpointing(every_steps=spec.checkpoint.every_steps or 50, keep=spec.checkpoint.keep),
         evaluation=contract.Evaluation(gates=_gates(job)),
-        grace_seconds=children.TRAINER_GRACE_SECONDS,
+        grace_seconds=grace.program_seconds(job),
         stall_seconds=seconds(spec.failure_policy.stall_timeout),
     )
 
@@ -244,8 +244,6 @@ def _run(job: TrainingJob, storage: StorageStatus, attempt: int, workers: int) -
 def _own_run(job: TrainingJob, storage: StorageStatus, attempt: int, workers: int) -> owncode.OwnRun:
     """What the containers around the user's own code are told."""
     spec, code = job.spec, job.spec.trainer
-    overlay = spec.workers.pod_template.to_object() if spec.workers.pod_template else {}
-    grace = (overlay.get("spec") or {}).get("terminationGracePeriodSeconds", children.GRACE_SECONDS)
     return owncode.OwnRun(
         namespace=job.metadata.namespace,
         name=job.metadata.name,
@@ -264,9 +262,7 @@ def _own_run(job: TrainingJob, storage: StorageStatus, attempt: int, workers: in
         keep=spec.checkpoint.keep,
         gates=_gates(job),
         # What is left is for the last upload of all.
-        grace_seconds=max(1.0, grace - children.GRACE_SECONDS + children.TRAINER_GRACE_SECONDS)
-        if isinstance(grace, int)
-        else children.TRAINER_GRACE_SECONDS,
+        grace_seconds=grace.program_seconds(job),
         stall_seconds=seconds(spec.failure_policy.stall_timeout),
     )
 
@@ -311,6 +307,7 @@ def blueprint(
         replicas=spec.workers.replicas,
         priority_class=spec.workers.priority_class_name or "",
         queue=spec.queue_name or "",
+        grace_seconds=grace.pod_seconds(job),
     )
 
 

@@ -42,7 +42,7 @@ def status(
     if not ended:
         update["cleanup_time"] = None
     if progress is not None:
-        update["progress"] = progress_status(progress)
+        update["progress"] = progress_status(progress, before.progress)
         update["curve"] = curve(before.curve or (), progress) or None
     if isinstance(made.action, Publish):
         update |= resolve.published(job, made.action)
@@ -121,7 +121,9 @@ def _percent(value: float | None) -> int | None:
     return None if value is None else min(100, max(0, round(value)))
 
 
-def progress_status(told: contract.Progress) -> TrainingProgress:
+def progress_status(told: contract.Progress, before: TrainingProgress | None = None) -> TrainingProgress:
+    """What was measured of checkpoints `before` stands until another is."""
+    known = before or TrainingProgress()
     return TrainingProgress(
         phase=told.phase,
         epoch=told.epoch,
@@ -136,6 +138,8 @@ def progress_status(told: contract.Progress) -> TrainingProgress:
         gpu_memory_percent=_percent(told.gpu_memory_percent),
         eta_seconds=None if told.eta_seconds is None else round(told.eta_seconds),
         last_checkpoint_step=told.last_checkpoint_step,
+        checkpoint_bytes=known.checkpoint_bytes if told.checkpoint_bytes is None else told.checkpoint_bytes,
+        checkpoint_seconds=_figure(told.checkpoint_seconds) or known.checkpoint_seconds,
         updated_at=datetime.datetime.fromtimestamp(told.updated, datetime.UTC).replace(microsecond=0)
         if told.updated
         else None,
