@@ -31,6 +31,9 @@ NEXT = "next_probabilities"
 PREDICTION = "prediction"
 RECONSTRUCTION = "reconstruction"
 SCORE = "anomaly_score"
+CODE = "code"
+CLUSTER = "cluster"
+DISTANCES = "distances"
 _DIGEST = r"^sha256:[0-9a-f]{64}$"
 
 

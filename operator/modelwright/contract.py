@@ -38,8 +38,8 @@ class Shape(BaseModel):
         return json.dumps(stated, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
 
 
-Task = Literal["AnomalyDetection", "Classification", "LanguageModelling", "Regression"]
-WITHOUT_TARGET: tuple[Task, ...] = ("AnomalyDetection", "LanguageModelling")
+Task = Literal["AnomalyDetection", "Classification", "Clustering", "LanguageModelling", "Regression"]
+WITHOUT_TARGET: tuple[Task, ...] = ("AnomalyDetection", "Clustering", "LanguageModelling")
 """Tasks that learn from the rows alone, whatever column a data set has as its target."""
 
 

@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from modelwright import __version__, artifact, versions
 from modelwright.contract import Gate, Outcome, Published, TrainingRun
 from modelwright.hardware import instruction_set
@@ -21,7 +20,7 @@ from safetensors.numpy import save_file
 from modelwright_trainer import onnxgraph
 from modelwright_trainer.data import Table
 from modelwright_trainer.failures import TrainingFailed
-from modelwright_trainer.learner import Learner
+from modelwright_trainer.learner import Learner, Publisher
 from modelwright_trainer.metrics import Measured
 from modelwright_trainer.onnxgraph import Session, Weights
 from modelwright_trainer.split import Rows
@@ -32,22 +31,21 @@ _EXPORT_TOLERANCE = 1e-4
 _FRAMEWORKS = ("torch", "numpy", "onnx", "onnxruntime", "safetensors")
 
 
-def agree(learner: Learner, weights: Weights, session: Session, table: Table, rows: Rows) -> None:
-    """Checks that the file gives for `rows` what the module with these weights does. Raises TrainingFailed
+def agree(learner: Publisher, weights: Weights, session: Session, table: Table, rows: Rows) -> None:
+    """Checks that the file gives for `rows` what was trained with these weights does. Raises TrainingFailed
     (ExportMismatch)."""
-    module, name = learner.rebuilt(weights), learner.compared
+    reference, name = learner.reference(weights), learner.compared
     apart, largest = 0.0, 1.0
     for piece in learner.pieces(rows):
         features = table.features[piece]
-        with torch.no_grad():
-            expected = module(torch.from_numpy(features)).numpy()
+        expected = reference(features)
         given = session.run(features, only=[name])[name]
         apart = max(apart, float(np.abs(given - expected).max(initial=0.0)))
         largest = max(largest, float(np.abs(expected).max(initial=0.0)))
     if not apart / largest <= _EXPORT_TOLERANCE:
         raise TrainingFailed(
             Outcome.EXPORT_MISMATCH,
-            f"the exported file's {name} are {apart / largest:.2g} (relative) off the trained module's;"
+            f"the exported file's {name} are {apart / largest:.2g} (relative) off those of what was trained;"
             f" {_EXPORT_TOLERANCE:g} is the most: please report it",
         )
 
@@ -67,7 +65,7 @@ def check_gates(gates: Sequence[Gate], figures: Mapping[str, float], measured: M
     raise TrainingFailed(Outcome.GATE_FAILED, f"not published: {'; '.join(breaches.values())}{said}")
 
 
-def golden(session: Session, learner: Learner, table: Table, rows: Rows, folder: Path) -> artifact.Golden:
+def golden(session: Session, learner: Publisher, table: Table, rows: Rows, folder: Path) -> artifact.Golden:
     """Writes the golden samples: some of the test rows, evenly over them, with the file's outputs."""
     chosen = rows[np.unique(np.linspace(0, len(rows) - 1, learner.golden_rows).astype(np.int64))]
     inputs = table.features[chosen]
@@ -134,7 +132,7 @@ def write_documents(
 
 def manifest(
     run: TrainingRun,
-    learner: Learner,
+    learner: Publisher,
     table: Table,
     parts: Mapping[str, Rows],
     folder: Path,
@@ -184,7 +182,9 @@ def manifest(
             hyperparameters=hyperparameters,
             inputs=_width(learner.inputs[0]),
             outputs=_width(learner.outputs[0]),
-        ),
+        )
+        if isinstance(learner, Learner)
+        else None,
     )
 
 

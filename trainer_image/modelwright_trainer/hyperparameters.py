@@ -3,17 +3,15 @@ torch, since the wrapper looks at them before it starts anything."""
 
 from __future__ import annotations
 
-from modelwright.api.recipes import HyperparameterError, SteppedHyperparameters, parse
+from modelwright.api.recipes import HyperparameterError, Hyperparameters, parse
 from modelwright.contract import Trainer
 
 from modelwright_trainer.failures import UserFailed
 
 
-def hyperparameters(trainer: Trainer) -> SteppedHyperparameters:
+def hyperparameters(trainer: Trainer) -> Hyperparameters:
     """Raises UserFailed naming each that is wrong, and the nearest right name."""
     try:
-        read = parse(trainer.recipe, trainer.hyperparameters)
+        return parse(trainer.recipe, trainer.hyperparameters)
     except HyperparameterError as error:
         raise UserFailed(str(error)) from error
-    assert isinstance(read, SteppedHyperparameters)  # noqa: S101 - all recipes train in steps
-    return read

@@ -5,14 +5,15 @@ from __future__ import annotations
 
 import abc
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from modelwright import artifact
-from modelwright.api.recipes import SteppedHyperparameters
+from modelwright.api.recipes import Hyperparameters, SteppedHyperparameters
 from torch import nn
 
 from modelwright_trainer.data import Table
@@ -39,15 +40,55 @@ class Batch:
         return cls(torch.from_numpy(table.features[rows]).to(device), targets)
 
 
-class Learner(abc.ABC):
-    """A recipe at work on a table. `inputs` and `outputs` are the signature of the file that it publishes;
-    `evaluation_rows` is how many rows it takes at once without gradients, `golden_rows` how many are golden samples."""
+Tell = Callable[[int, int], None]
+"""Called at each round of a fit with its number and how many there are at most; raises Preempted after a stop."""
+Reference = Callable[[npt.NDArray[Any]], npt.NDArray[np.floating]]
 
-    hyperparameters: SteppedHyperparameters
+
+class Publisher(abc.ABC):
+    """A recipe at work on a table, as far as a file is published in the end. `inputs` and `outputs` are the file's
+    signature; `evaluation_rows` is how many rows are computed at once, `golden_rows` how many are golden samples."""
+
+    hyperparameters: Hyperparameters
     inputs: tuple[artifact.Tensor, ...]
     outputs: tuple[artifact.Tensor, ...]
     evaluation_rows: int = 65536
     golden_rows: int = 32
+
+    @abc.abstractmethod
+    def write(self, weights: Weights, folder: Path) -> None:
+        """Writes the ONNX graph and its weights to `folder`."""
+
+    @property
+    @abc.abstractmethod
+    def compared(self) -> str:
+        """The name of the file's output that `reference` gives."""
+
+    @abc.abstractmethod
+    def reference(self, weights: Weights) -> Reference:
+        """What was trained, as a function of features [rows, …]: the file is compared with it."""
+
+    @abc.abstractmethod
+    def measured(self, session: Session, table: Table, rows: Rows) -> Measured:
+        """Metrics of the task on the given rows, of the published file in its own runtime."""
+
+    def pieces(self, rows: Rows) -> Iterator[Rows]:
+        for at in range(0, len(rows), self.evaluation_rows):
+            yield rows[at : at + self.evaluation_rows]
+
+
+class Fitted(Publisher):
+    """A recipe that is fitted at once, by one process."""
+
+    @abc.abstractmethod
+    def fit(self, table: Table, train: Rows, tell: Tell) -> Weights:
+        """The weights, from the rows `train`. Raises DataFailed."""
+
+
+class Learner(Publisher):
+    """A recipe that is trained in steps. `write` is given the module's whole state dict."""
+
+    hyperparameters: SteppedHyperparameters
 
     @abc.abstractmethod
     def module(self) -> nn.Module:
@@ -72,28 +113,20 @@ class Learner(abc.ABC):
     def figures(self, sums: npt.NDArray[np.float64], rows: int) -> dict[str, float]:
         """Figures of the validation split, of the sums over all its `rows`; `validation_loss` is one of them."""
 
-    @abc.abstractmethod
-    def write(self, weights: Weights, folder: Path) -> None:
-        """Writes the ONNX graph and its weights, the module's whole state dict, to `folder`."""
-
-    @property
-    @abc.abstractmethod
-    def compared(self) -> str:
-        """The name of the file's output that is the module's own."""
-
-    @abc.abstractmethod
-    def measured(self, session: Session, table: Table, rows: Rows) -> Measured:
-        """Metrics of the task on the given rows, of the published file in its own runtime."""
-
     def rebuilt(self, weights: Weights) -> nn.Module:
         """The trained module on the CPU, without dropout, from its whole state dict."""
         module = self.module()
         module.load_state_dict({name: torch.from_numpy(value) for name, value in weights.items()})
         return module.eval()
 
-    def pieces(self, rows: Rows) -> Iterator[Rows]:
-        for at in range(0, len(rows), self.evaluation_rows):
-            yield rows[at : at + self.evaluation_rows]
+    def reference(self, weights: Weights) -> Reference:
+        module = self.rebuilt(weights)
+
+        def given(features: npt.NDArray[Any]) -> npt.NDArray[np.floating]:
+            with torch.no_grad():
+                return module(torch.from_numpy(features)).numpy()
+
+        return given
 
 
 def whole(module: nn.Module) -> dict[str, npt.NDArray[np.float32]]:

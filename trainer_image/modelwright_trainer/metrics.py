@@ -24,6 +24,7 @@ _RESAMPLES = 1000
 _FEWER = 200
 _BINS = 15
 _LARGEST_CONFUSION = 200
+_MOST_APART = 2000
 
 
 @dataclasses.dataclass(frozen=True)
@@ -134,6 +135,29 @@ def language(losses: Figures, hits: Labels, tokens: Labels) -> Measured:
 
     every = np.arange(len(tokens))
     return Measured(len(tokens), {name: again(name, every) for name in ("accuracy", "log_loss", "perplexity")}, again)
+
+
+def clusters(standardized: Callable[[Indices], Figures], found: Labels) -> Measured:
+    """silhouette (Rousseeuw 1987): how much nearer a row is to its own cluster than to the next, from -1 to 1, mean
+    over the rows, or over 2,000 of them that are drawn. `found` are the rows' clusters; `standardized` gives some rows.
+    Left out where the rows are of one cluster, or each of its own. Raises ValueError without rows."""
+    from sklearn.metrics import silhouette_samples
+
+    _some(found)
+    every = np.arange(len(found))
+    few = len(found) <= _MOST_APART
+    chosen = every if few else np.sort(np.random.RandomState(0).choice(every, _MOST_APART, replace=False))
+    each = np.empty(0)
+    if 1 < len(np.unique(found[chosen])) < len(chosen):
+        each = silhouette_samples(standardized(chosen), found[chosen])
+
+    def again(_name: str, rows: Indices) -> float:
+        if not few:
+            raise ValueError("of a sample there is no resample")
+        return float(np.mean(each[rows]))
+
+    figures = {"silhouette": float(np.mean(each))} if len(each) else {}
+    return Measured(len(found), figures, again, {"clusters": np.bincount(found).tolist()})
 
 
 def _some(rows: npt.NDArray[Any]) -> None:

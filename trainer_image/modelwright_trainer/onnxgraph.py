@@ -20,6 +20,7 @@ from onnx import TensorProto, helper, numpy_helper
 from safetensors.numpy import save_file
 
 OPSET = 21
+TREES, _TREES_OPSET = "ai.onnx.ml", 3
 IR_VERSION = 10
 PROVIDER = "CPUExecutionProvider"
 Weights = Mapping[str, npt.NDArray[np.float32]]
@@ -63,7 +64,10 @@ class Graph:
     def write(self, inputs: Sequence[Tensor], outputs: Sequence[Tensor]) -> None:
         """Writes the file, and checks it."""
         graph = helper.make_graph(self._nodes, self._name, _infos(inputs), _infos(outputs), self._initializers)
-        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION)
+        opsets = [helper.make_opsetid("", OPSET)]
+        if any(node.domain == TREES for node in self._nodes):
+            opsets.append(helper.make_opsetid(TREES, _TREES_OPSET))
+        model = helper.make_model(graph, opset_imports=opsets, ir_version=IR_VERSION)
         model.producer_name = "modelwright"
         (self._folder / ONNX_FILE).write_bytes(model.SerializeToString(deterministic=True))
         onnx.checker.check_model(self._folder / ONNX_FILE, full_check=True)

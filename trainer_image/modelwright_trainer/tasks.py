@@ -106,11 +106,11 @@ class Regression(Task):
 
     def __init__(self, target: str, moments: Moments) -> None:
         self.outputs = (Tensor(name=PREDICTION, dtype="float32", shape=(None, 1), names=(target,)),)
-        self._moments = moments
+        self.moments = moments
         self._scale = float(Standardize(moments).scale[0])
 
     def head(self) -> nn.Module:
-        return Rescale(self._moments)
+        return Rescale(self.moments)
 
     def _errors(self, outputs: torch.Tensor, batch: Batch) -> torch.Tensor:
         return (outputs[:, 0].float() - batch.targets) / self._scale

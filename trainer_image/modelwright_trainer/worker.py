@@ -24,13 +24,15 @@ from modelwright.store import Store
 from modelwright_trainer import data, export, initial, recipes, shards
 from modelwright_trainer.checkpoint import Checkpoints
 from modelwright_trainer.data import Table
-from modelwright_trainer.failures import DataFailed, UserFailed, failure_of, outcome_of
+from modelwright_trainer.failures import DataFailed, Preempted, UserFailed, failure_of, outcome_of
 from modelwright_trainer.hyperparameters import hyperparameters
+from modelwright_trainer.learner import Fitted
 from modelwright_trainer.onnxgraph import Session, Weights
+from modelwright_trainer.order import Cursor
 from modelwright_trainer.outcome import Failed
 from modelwright_trainer.progressfile import JOB_FILE, RUN_FOLDER, Teller, replace
 from modelwright_trainer.split import PARTS, Rows, split
-from modelwright_trainer.training import Setting, Training
+from modelwright_trainer.training import Setting, State, Training
 
 _stopping = False
 
@@ -132,16 +134,14 @@ def _work(run: TrainingRun, rank: int, folder: Path, teller: Teller) -> Summary:
         run, learner, table, parts, rank, dist.get_world_size(), device, Checkpoints(store, run, rank, scratch), teller,
         stop=lambda: _stopping, losses=folder / "losses.txt", initial=first,
     )  # fmt: skip
-    training = Training(setting)
-    training.run()
+    state, weights = _fitted(setting, learner) if isinstance(learner, Fitted) else _trained(setting)
     teller.tell(phase="Evaluating")
-    weights = training.weights()
     if rank != 0:
         return _summary(run, Outcome.SUCCEEDED, teller)
     made = scratch / "artifact"
     shutil.rmtree(made, ignore_errors=True)
     made.mkdir()
-    figures, manifest = _evaluated(training, weights, made)
+    figures, manifest = _evaluated(setting, state, weights, made)
     print(f"test: {' '.join(f'{name}={value:.6g}' for name, value in figures.items())}", flush=True)
     teller.tell(phase="Publishing")
     published = export.publish(store, run, manifest, made)
@@ -149,9 +149,38 @@ def _work(run: TrainingRun, rank: int, folder: Path, teller: Teller) -> Summary:
     return _summary(run, Outcome.SUCCEEDED, teller, artifact=published, metrics=figures)
 
 
-def _evaluated(training: Training, weights: Weights, folder: Path) -> tuple[dict[str, float], artifact.Manifest]:
+def _trained(setting: Setting) -> tuple[State, Weights]:
+    training = Training(setting)
+    training.run()
+    return training.state, training.weights()
+
+
+def _fitted(setting: Setting, learner: Fitted) -> tuple[State, Weights]:
+    """As `_trained`, of what is fitted at once: one epoch, and a step for each round. There are no checkpoints."""
+    if setting.world_size > 1:
+        raise UserFailed(
+            f"spec.workers: {setting.run.trainer.recipe} is fitted at once, by one process: write replicas: 1 and"
+            " processesPerWorker: 1"
+        )
+    done = 0
+
+    def tell(step: int, steps: int) -> None:
+        nonlocal done
+        done = step
+        setting.teller.tell(phase="Training", epoch=0, epochs=1, step=step, total_steps=steps, world_size=1)
+        if setting.stop():
+            raise Preempted(step, None)
+
+    tell(0, 1)
+    weights = learner.fit(setting.table, setting.parts["train"], tell)
+    setting.teller.tell(epoch=1)
+    return State(Cursor(epoch=1, step=done)), weights
+
+
+def _evaluated(
+    setting: Setting, state: State, weights: Weights, folder: Path
+) -> tuple[dict[str, float], artifact.Manifest]:
     """Exports to `folder`, measures what was exported, and lets the gates decide; only then there is a manifest."""
-    setting, state = training.setting, training.state
     run, learner, table, parts = setting.run, setting.learner, setting.table, setting.parts
     learner.write(weights, folder)
     session = Session(folder)

@@ -15,7 +15,7 @@ from modelwright.api.types import DecimalText, Items, cel_is_decimal, each_once
 Metric = Literal[
     "accuracy", "auroc", "average_precision", "balanced_accuracy", "calibration_error", "explained_variance",
     "f1_macro", "f1_micro", "f1_min", "log_loss", "mae", "mse", "perplexity", "precision_macro", "precision_micro",
-    "precision_min", "r2", "recall_macro", "recall_micro", "recall_min", "reconstruction_error", "rmse",
+    "precision_min", "r2", "recall_macro", "recall_micro", "recall_min", "reconstruction_error", "rmse", "silhouette",
 ]  # fmt: skip
 _BY_CLASS: tuple[Metric, ...] = (
     "precision_macro", "recall_macro", "f1_macro", "precision_micro", "recall_micro", "f1_micro", "precision_min",
@@ -26,12 +26,13 @@ MEASURED: Mapping[str, tuple[Metric, ...]] = {
     "Classification": (
         "accuracy", "balanced_accuracy", *_BY_CLASS, "auroc", "average_precision", "log_loss", "calibration_error",
     ),
+    "Clustering": ("silhouette",),
     "LanguageModelling": ("accuracy", "log_loss", "perplexity"),
     "Regression": ("mae", "mse", "rmse", "r2", "explained_variance"),
 }  # fmt: skip
 """By task."""
 USUAL: frozenset[Metric] = frozenset(
-    {"accuracy", "f1_macro", "log_loss", "mae", "perplexity", "r2", "reconstruction_error", "rmse"}
+    {"accuracy", "f1_macro", "log_loss", "mae", "perplexity", "r2", "reconstruction_error", "rmse", "silhouette"}
 )
 """What status shows of those that are measured, where the user does not say."""
 SHARES: tuple[Metric, ...] = ("accuracy", "balanced_accuracy", *_BY_CLASS)

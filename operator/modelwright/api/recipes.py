@@ -250,11 +250,60 @@ class TransformerHyperparameters(SteppedHyperparameters):
     )
 
 
+class FittedHyperparameters(Hyperparameters):
+    """What the recipes share that are fitted at once, by one process that holds the training rows in memory."""
+
+    seed: Whole = Field(default=0, ge=0, le=2**32 - 1, description="Of what is drawn at random.")
+
+
+class GradientBoostingHyperparameters(FittedHyperparameters):
+    """Trees that each correct those before it, on columns in 255 bins (scikit-learn's HistGradientBoosting)."""
+
+    tasks: ClassVar[tuple[str, ...]] = ("Classification", "Regression")
+    of_tasks: ClassVar[Mapping[str, tuple[str, ...]]] = {"class_weights": ("Classification",)}
+
+    trees: Whole = Field(
+        default=100, ge=1, le=10_000, description="How many, one after the other; with more than two classes, of each."
+    )
+    learning_rate: Number = Field(default=0.1, gt=0, le=1, description="The share of its correction that a tree makes.")
+    leaves: Whole = Field(default=31, ge=2, le=10_000, description="The most leaves of a tree.")
+    min_leaf_rows: Whole = Field(default=20, ge=1, le=1_000_000, description="The least rows of a leaf.")
+    regularization: Number = Field(default=0.0, ge=0, le=1_000_000, description="L2, on the leaves' values.")
+    class_weights: ClassWeights = Field(
+        default="None",
+        description="Balanced: each class counts the same in the loss, however few its rows are; with Classification.",
+    )
+
+
+class KmeansHyperparameters(FittedHyperparameters):
+    """k-means: rows in groups around centers, so that each row is near its own, on standardized columns."""
+
+    tasks: ClassVar[tuple[str, ...]] = ("Clustering",)
+
+    clusters: Whole = Field(default=8, ge=2, le=10_000, description="How many groups.")
+    restarts: Whole = Field(
+        default=10, ge=1, le=1000, description="Beginnings, drawn by k-means++, of which the best result is kept."
+    )
+    iterations: Whole = Field(default=300, ge=1, le=100_000, description="The most rounds from one beginning.")
+
+
+class PcaHyperparameters(FittedHyperparameters):
+    """Principal components: the directions in which standardized columns vary most. A row that they give back badly is
+    unlike those that they are of; they are the linear counterpart of an autoencoder."""
+
+    tasks: ClassVar[tuple[str, ...]] = ("AnomalyDetection",)
+
+    components: Whole = Field(default=8, ge=1, le=65536, description="How many; less than there are columns.")
+
+
 RECIPES: Mapping[str, type[Hyperparameters]] = {
     "autoencoder": AutoencoderHyperparameters,
     "cnn": CnnHyperparameters,
+    "gradient-boosting": GradientBoostingHyperparameters,
+    "kmeans": KmeansHyperparameters,
     "linear": LinearHyperparameters,
     "mlp": MlpHyperparameters,
+    "pca": PcaHyperparameters,
     "transformer": TransformerHyperparameters,
 }
 

@@ -7,13 +7,13 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Literal
 
 from modelwright.api.evaluation import MEASURED
-from modelwright.api.recipes import PATH, RECIPES, HyperparameterError, parse
+from modelwright.api.recipes import PATH, RECIPES, FittedHyperparameters, HyperparameterError, parse
 
 if TYPE_CHECKING:
     from modelwright.api.training_spec import TrainingJobSpec
 
-Task = Literal["AnomalyDetection", "Classification", "LanguageModelling", "Regression"]
-WITHOUT_TARGET: tuple[Task, ...] = ("AnomalyDetection", "LanguageModelling")
+Task = Literal["AnomalyDetection", "Classification", "Clustering", "LanguageModelling", "Regression"]
+WITHOUT_TARGET: tuple[Task, ...] = ("AnomalyDetection", "Clustering", "LanguageModelling")
 """Tasks that learn from the rows alone."""
 # Those whose result hits or misses.
 _HITS = ("Classification", "LanguageModelling")
@@ -45,6 +45,8 @@ def _problems(spec: TrainingJobSpec, task: str) -> Iterator[str]:
         if task not in tasks and getattr(given, name) != type(given).model_fields[name].default:
             alias = str(type(given).model_fields[name].alias)
             yield f"{PATH}.{alias}: {stated[alias]} is of {' and '.join(tasks)}, and the task is {task}: leave it out"
+    if issubclass(RECIPES[recipe], FittedHyperparameters):
+        yield from _of_steps(spec, recipe)
     measured = MEASURED[task]
     there = f"with the task {task} there are {', '.join(measured)}"
     for index, metric in enumerate(spec.evaluation.metrics or ()):
@@ -56,3 +58,20 @@ def _problems(spec: TrainingJobSpec, task: str) -> Iterator[str]:
     stopping = spec.early_stopping
     if stopping is not None and stopping.metric == "validation_accuracy" and task not in _HITS:
         yield (f"spec.earlyStopping.metric: the task {task} has no accuracy: write validation_loss")
+
+
+def _of_steps(spec: TrainingJobSpec, recipe: str) -> Iterator[str]:
+    """What is of recipes that many processes train in steps."""
+    for path, many in (
+        ("spec.workers.replicas", spec.workers.replicas),
+        ("spec.workers.processesPerWorker", spec.workers.processes_per_worker or 1),
+    ):
+        if many > 1:
+            yield f"{path}: {recipe} is fitted at once, by one process: write 1, or leave it out"
+    for path, given in (
+        ("spec.strategy", spec.strategy),
+        ("spec.earlyStopping", spec.early_stopping),
+        ("spec.checkpoint.everySteps", spec.checkpoint.every_steps),
+    ):
+        if given is not None:
+            yield f"{path}: {recipe} is fitted at once, and not in steps: leave it out"

@@ -77,9 +77,10 @@ class Data(ApiModel):
     task: Task | None = Field(
         default=None,
         description="What is learned. Classification: which of several classes a row is of. Regression: a number."
-        " AnomalyDetection: how unlike the rest a row is. LanguageModelling: which token comes next, of rows of token"
-        " ids. The latter two have no target, and can be done on a Dataset, whose target is passed over; the former are"
-        " a Dataset's own to say. Required with uri and a recipe; your own code finds it as MODELWRIGHT_TASK.",
+        " AnomalyDetection: how unlike the rest a row is. Clustering: which rows are alike. LanguageModelling: which"
+        " token comes next, of rows of token ids. The latter three have no target, and can be done on a Dataset, whose"
+        " target is passed over; the former are a Dataset's own to say. Required with uri and a recipe; your own"
+        " code finds it as MODELWRIGHT_TASK.",
     )
     split: Split | None = Field(
         default=None,

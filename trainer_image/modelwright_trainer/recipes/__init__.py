@@ -9,15 +9,19 @@ from modelwright.contract import Data, Trainer
 from modelwright_trainer.data import Kind, Table
 from modelwright_trainer.failures import UserFailed
 from modelwright_trainer.hyperparameters import hyperparameters
-from modelwright_trainer.learner import Learner
+from modelwright_trainer.learner import Fitted, Learner
 from modelwright_trainer.preprocessing import moments
 from modelwright_trainer.recipes.autoencoder import Autoencoder
+from modelwright_trainer.recipes.boosting import GradientBoosting
 from modelwright_trainer.recipes.cnn import Cnn
+from modelwright_trainer.recipes.kmeans import Kmeans
 from modelwright_trainer.recipes.mlp import Linear, Mlp
+from modelwright_trainer.recipes.pca import Pca
 from modelwright_trainer.recipes.transformer import TransformerLearner
 from modelwright_trainer.split import Rows
 from modelwright_trainer.tasks import Classification, LanguageModelling, Regression, Task
 
+_UNSUPERVISED = {"autoencoder": Autoencoder, "kmeans": Kmeans, "pca": Pca}
 _PREDICTORS = {"cnn": Cnn, "linear": Linear, "mlp": Mlp}
 
 
@@ -26,7 +30,7 @@ def kind(trainer: Trainer) -> Kind:
     return np.int64 if RECIPES[trainer.recipe] is TransformerHyperparameters else np.float32
 
 
-def learner(trainer: Trainer, data: Data, table: Table, train: Rows) -> Learner:
+def learner(trainer: Trainer, data: Data, table: Table, train: Rows) -> Learner | Fitted:
     """The recipe at work on `table`, whose rows `train` are for training: of them are the statistics of preprocessing.
     Raises UserFailed, DataFailed."""
     recipe = hyperparameters(trainer)
@@ -34,9 +38,11 @@ def learner(trainer: Trainer, data: Data, table: Table, train: Rows) -> Learner:
         raise UserFailed(
             f"spec.trainer.recipe: {trainer.recipe} does {' and '.join(recipe.tasks)}, and the task is {data.task}"
         )
-    if data.task == "AnomalyDetection":
-        return Autoencoder(recipe, table, train)
+    if trainer.recipe in _UNSUPERVISED:
+        return _UNSUPERVISED[trainer.recipe](recipe, table, train)
     task = _task(recipe, data, table, train)
+    if trainer.recipe == "gradient-boosting":
+        return GradientBoosting(recipe, task, table, task.moments if isinstance(task, Regression) else None)
     if trainer.recipe == "transformer":
         return TransformerLearner(recipe, task, table)
     return _PREDICTORS[trainer.recipe](recipe, task, table, train)

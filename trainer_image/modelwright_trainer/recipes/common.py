@@ -10,12 +10,12 @@ from typing import ClassVar
 import numpy as np
 import numpy.typing as npt
 import torch
-from modelwright.api.recipes import PredictorHyperparameters, SteppedHyperparameters
+from modelwright.api.recipes import Hyperparameters, PredictorHyperparameters
 from modelwright.artifact import INPUT, Tensor
 
 from modelwright_trainer import augmentation
 from modelwright_trainer.data import Table
-from modelwright_trainer.learner import Batch, Learner
+from modelwright_trainer.learner import Batch, Learner, Publisher
 from modelwright_trainer.metrics import Measured
 from modelwright_trainer.onnxgraph import Graph, Session, Weights
 from modelwright_trainer.preprocessing import Moments
@@ -23,27 +23,18 @@ from modelwright_trainer.split import Rows
 from modelwright_trainer.tasks import Classification, Regression, Task
 
 
-class TaskLearner(Learner):
+class OfTask(Publisher):
     name: ClassVar[str]
     task: Task
 
-    def __init__(self, recipe: SteppedHyperparameters, task: Task, rows: Tensor) -> None:
+    def __init__(self, recipe: Hyperparameters, task: Task, rows: Tensor) -> None:
         """`rows` is the file's only input."""
         self.hyperparameters, self.task = recipe, task
         self.inputs, self.outputs = (rows,), task.outputs
 
     @abc.abstractmethod
     def nodes(self, graph: Graph) -> None:
-        """Adds the module's nodes, from `graph.input` to the task's `raw`."""
-
-    def loss(self, outputs: torch.Tensor, batch: Batch) -> torch.Tensor:
-        return self.task.loss(outputs, batch)
-
-    def sums(self, outputs: torch.Tensor, batch: Batch) -> torch.Tensor:
-        return self.task.sums(outputs, batch)
-
-    def figures(self, sums: npt.NDArray[np.float64], rows: int) -> dict[str, float]:
-        return self.task.figures(sums, rows)
+        """Adds the nodes of what was trained, from `graph.input` to the task's `raw`."""
 
     def write(self, weights: Weights, folder: Path) -> None:
         graph = Graph(self.name, weights, folder, rows=self.inputs[0].name)
@@ -57,6 +48,19 @@ class TaskLearner(Learner):
 
     def measured(self, session: Session, table: Table, rows: Rows) -> Measured:
         return self.task.measured(session, table, list(self.pieces(rows)))
+
+
+class TaskLearner(OfTask, Learner):
+    """One that is trained in steps."""
+
+    def loss(self, outputs: torch.Tensor, batch: Batch) -> torch.Tensor:
+        return self.task.loss(outputs, batch)
+
+    def sums(self, outputs: torch.Tensor, batch: Batch) -> torch.Tensor:
+        return self.task.sums(outputs, batch)
+
+    def figures(self, sums: npt.NDArray[np.float64], rows: int) -> dict[str, float]:
+        return self.task.figures(sums, rows)
 
 
 class Predictor(TaskLearner):

@@ -154,9 +154,11 @@ def _hash(spec: dict[str, Any]) -> str:
 
 
 def _processes(job: TrainingJob) -> int:
-    """Per worker: what is asked for, else one for each GPU, else one."""
+    """Per worker: what is asked for, else one for each GPU, else one; of what is fitted at once, one."""
     if job.spec.workers.processes_per_worker is not None:
         return job.spec.workers.processes_per_worker
+    if issubclass(recipes.RECIPES.get(job.spec.trainer.recipe or "", object), recipes.FittedHyperparameters):
+        return 1
     limits = job.spec.workers.resources.limits if job.spec.workers.resources else None
     gpus = [
         int(amount) for name, amount in (limits or {}).items() if name.endswith(_GPU_SUFFIX) and str(amount).isdigit()
