@@ -191,7 +191,7 @@ REFUSED: dict[str, tuple[Manifest, list[str]]] = {
         training_job(data__task="classification"),
         [
             'spec.data.task: Unsupported value: "classification": supported values: "AnomalyDetection",'
-            ' "Classification", "LanguageModelling", "Regression"'
+            ' "Classification", "Clustering", "LanguageModelling", "Regression"'
         ],
     ),
     "a recipe without a target": (
@@ -339,8 +339,8 @@ REFUSED: dict[str, tuple[Manifest, list[str]]] = {
     "an unknown recipe": (
         training_job(trainer__recipe="mpl"),
         [
-            'spec.trainer.recipe: Unsupported value: "mpl": supported values: "autoencoder", "cnn", "linear", "mlp",'
-            ' "transformer"'
+            'spec.trainer.recipe: Unsupported value: "mpl": supported values: "autoencoder", "cnn",'
+            ' "gradient-boosting", "kmeans", "linear", "mlp", "pca", "transformer"'
         ],
     ),
     "a hyperparameter's name that is too long": (
@@ -471,7 +471,8 @@ REFUSED: dict[str, tuple[Manifest, list[str]]] = {
             'spec.evaluation.metrics[1]: Unsupported value: "acuracy": supported values: "accuracy", "auroc",'
             ' "average_precision", "balanced_accuracy", "calibration_error", "explained_variance", "f1_macro",'
             ' "f1_micro", "f1_min", "log_loss", "mae", "mse", "perplexity", "precision_macro", "precision_micro",'
-            ' "precision_min", "r2", "recall_macro", "recall_micro", "recall_min", "reconstruction_error", "rmse"'
+            ' "precision_min", "r2", "recall_macro", "recall_micro", "recall_min", "reconstruction_error", "rmse",'
+            ' "silhouette"'
         ],
     ),
     "a metric twice": (

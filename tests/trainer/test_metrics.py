@@ -99,6 +99,15 @@ def test_metrics_of_anomalies_by_hand() -> None:
     assert found.figures == pytest.approx({"reconstruction_error": 1.5, "explained_variance": 1 - 1 / 5})
 
 
+def test_a_silhouette_by_hand_and_none_where_there_is_one_cluster() -> None:
+    at = np.array([[0.0], [1.0], [10.0], [11.0]])
+    found = metrics.clusters(lambda rows: at[rows], np.array([0, 0, 1, 1]))
+    # To its own cluster each row has 1; to the other, on the mean, the outer ones 10.5 and the inner ones 9.5.
+    assert found.figures["silhouette"] == pytest.approx(np.mean([1 - 1 / 10.5, 1 - 1 / 9.5]))
+    assert found.details == {"clusters": [2, 2]}
+    assert metrics.clusters(lambda rows: at[rows], np.zeros(4, np.int64)).figures == {}
+
+
 def test_no_rows_have_no_metrics() -> None:
     none = np.empty(0)
     for measure in (
@@ -118,6 +127,7 @@ def test_what_is_measured_is_what_the_api_names() -> None:
         "Classification": metrics.classification(probabilities, labels),
         "Regression": metrics.regression(numbers + 1, numbers),
         "AnomalyDetection": metrics.anomalies(numbers, np.ones((5, 2)), np.ones((5, 2))),
+        "Clustering": metrics.clusters(lambda rows: np.eye(5)[rows], np.array([0, 0, 1, 1, 1])),
         "LanguageModelling": metrics.language(numbers, np.ones(5, np.int64), np.ones(5, np.int64)),
     }
     assert {task: set(one.figures) for task, one in measured.items()} == {

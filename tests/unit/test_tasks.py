@@ -64,6 +64,9 @@ def test_contract_and_api_name_the_same_tasks_and_metrics() -> None:
         ("Regression", "linear", {"classWeights": "None", "mixup": "0.2"}),
         ("Classification", "cnn", {"imageShape": "1,8,8"}),
         ("AnomalyDetection", "autoencoder", {}),
+        ("Clustering", "kmeans", {"clusters": "4"}),
+        ("AnomalyDetection", "pca", {}),
+        ("Regression", "gradient-boosting", {"trees": "10"}),
         ("LanguageModelling", "transformer", {"vocabulary": "100"}),
         ("Classification", "transformer", {"vocabulary": "100", "classWeights": "Balanced"}),
     ],
@@ -78,7 +81,17 @@ def test_a_recipe_is_taken_for_what_it_does(task: str, recipe: str, hyperparamet
         ("AnomalyDetection", "mlp", {},
          "spec.trainer.recipe: mlp does Classification and Regression, and the task is AnomalyDetection: take autoenc"),
         ("Classification", "autoencoder", {},
-         "autoencoder does AnomalyDetection, and the task is Classification: take cnn or linear or mlp or transformer"),
+         "autoencoder does AnomalyDetection, and the task is Classification: take cnn or gradient-boosting or linear"),
+        ("Clustering", "kmeans", {"workers": {"replicas": 2}},
+         "spec.workers.replicas: kmeans is fitted at once, by one process: write 1, or leave it out"),
+        ("Clustering", "kmeans", {"workers": {"processesPerWorker": 4}},
+         "spec.workers.processesPerWorker: kmeans is fitted at once, by one process: write 1, or leave it out"),
+        ("AnomalyDetection", "pca", {"strategy": {"type": "DDP"}},
+         "spec.strategy: pca is fitted at once, and not in steps: leave it out"),
+        ("Regression", "gradient-boosting", {"earlyStopping": {"patience": 3}},
+         "spec.earlyStopping: gradient-boosting is fitted at once, and not in steps: leave it out"),
+        ("Regression", "gradient-boosting", {"checkpoint": {"everySteps": 3}},
+         "spec.checkpoint.everySteps: gradient-boosting is fitted at once, and not in steps: leave it out"),
         ("Regression", "mlp", {"hyperparameters": {"classWeights": "Balanced"}},
          "spec.trainer.hyperparameters.classWeights: Balanced is of Classification, and the task is Regression: leave"),
         ("Regression", "mlp", {"evaluation": {"metrics": ["r2", "accuracy"]}},
@@ -129,6 +142,15 @@ def test_a_dataset_without_a_target_wants_a_task_and_one_with_a_target_may_be_le
         run = resolve.blueprint(asked, SETTINGS, attempt=1, owner={"uid": "u"}).run
         assert isinstance(run, contract.TrainingRun)
         assert (run.data.task, run.data.digest) == ("AnomalyDetection", one.artifact.digest)
+
+
+def test_what_is_fitted_at_once_has_one_process_however_many_gpus() -> None:
+    limits = {"resources": {"limits": {"nvidia.com/gpu": 2}}}
+    for recipe, expected in (("gradient-boosting", 1), ("mlp", 2)):
+        asked = job(data=data("Classification"), trainer={"recipe": recipe}, workers=limits)
+        assert resolve.wanted(asked, SETTINGS).problem == ""
+        run = resolve.blueprint(asked, SETTINGS, attempt=1, owner={"uid": "u"}).run
+        assert run.workers.world_size == expected
 
 
 def test_status_shows_the_usual_metrics_and_those_of_gates_or_what_is_asked_for() -> None:

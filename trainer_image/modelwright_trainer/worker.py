@@ -129,6 +129,8 @@ def _work(run: TrainingRun, rank: int, folder: Path, teller: Teller) -> Summary:
     learner = recipes.learner(run.trainer, run.data, table, parts["train"])
     scratch = folder / f"rank-{rank}"
     scratch.mkdir(exist_ok=True)
+    if run.init_from and isinstance(learner, Fitted):
+        raise UserFailed(f"spec.trainer.initFrom: {run.trainer.recipe} is fitted at once: leave it out")
     first = initial.weights(store, run.init_from, run.trainer, learner, scratch / "initial") if run.init_from else None
     setting = Setting(
         run, learner, table, parts, rank, dist.get_world_size(), device, Checkpoints(store, run, rank, scratch), teller,

@@ -69,6 +69,7 @@ def _of_steps(spec: TrainingJobSpec, recipe: str) -> Iterator[str]:
         if many > 1:
             yield f"{path}: {recipe} is fitted at once, by one process: write 1, or leave it out"
     for path, given in (
+        ("spec.trainer.initFrom", spec.trainer.init_from),
         ("spec.strategy", spec.strategy),
         ("spec.earlyStopping", spec.early_stopping),
         ("spec.checkpoint.everySteps", spec.checkpoint.every_steps),
