@@ -112,6 +112,17 @@ def test_an_autoencoder_finds_rows_that_are_unlike_those_it_learned_from(tmp_pat
     assert measured.details["anomalyScores"]["0.9"] == pytest.approx(np.quantile(expected, 0.9), rel=1e-3)
 
 
+def test_a_score_does_not_hang_on_how_large_the_numbers_are(tmp_path: Path) -> None:
+    """Of columns far from 0 the score of a row is the same whichever rows it is computed with."""
+    table = dataclasses.replace(real("wine"), targets=None, classes=())
+    table = dataclasses.replace(table, features=(table.features + np.float32(1e5)))
+    one = learner(table, "autoencoder", "AnomalyDetection")
+    session = exported(one, trained(one, table), tmp_path)
+    together = session.run(table.features)["anomaly_score"]
+    alone = np.concatenate([session.run(table.features[row : row + 1])["anomaly_score"] for row in range(40)])
+    np.testing.assert_allclose(alone, together[:40], rtol=1e-4, atol=1e-5)
+
+
 # Rows of token ids
 
 

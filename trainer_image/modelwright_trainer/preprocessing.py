@@ -10,6 +10,8 @@ from torch import nn
 from modelwright_trainer.onnxgraph import Graph
 from modelwright_trainer.split import Rows
 
+STANDARDIZED = "standardized"
+"""The name of standardized rows in a graph."""
 _ROWS = 65536
 Moments = tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]
 
@@ -60,4 +62,4 @@ class Rescale(nn.Module):
 def standardized(graph: Graph, rows: str, prefix: str = "standardize") -> str:
     """`Standardize` as nodes of a graph; `prefix` is the module's name in the state dict."""
     centered = graph.node("Sub", [rows, f"{prefix}.mean"], "centered")
-    return graph.node("Div", [centered, f"{prefix}.scale"], "standardized")
+    return graph.node("Div", [centered, f"{prefix}.scale"], STANDARDIZED)

@@ -18,7 +18,7 @@ from modelwright_trainer.data import Table
 from modelwright_trainer.learner import Batch
 from modelwright_trainer.metrics import Measured
 from modelwright_trainer.onnxgraph import Graph, Session
-from modelwright_trainer.preprocessing import Moments, Rescale, Standardize
+from modelwright_trainer.preprocessing import STANDARDIZED, Moments, Rescale, Standardize
 from modelwright_trainer.split import Rows
 
 PADDING = -1
@@ -167,9 +167,9 @@ class AnomalyDetection(Task):
 
     def finish(self, graph: Graph) -> None:
         graph.node("Add", [graph.node("Mul", [self.raw, "head.scale"], "unshifted"), "head.mean"], RECONSTRUCTION)
-        errors = graph.node("Sub", [RECONSTRUCTION, graph.input], "errors")
-        scaled = graph.node("Div", [errors, "head.scale"], "scaled_errors")
-        squares = graph.node("Mul", [scaled, scaled], "squares")
+        # Before they get their units back, where a large mean would round the small differences away.
+        errors = graph.node("Sub", [self.raw, STANDARDIZED], "errors")
+        squares = graph.node("Mul", [errors, errors], "squares")
         graph.node("ReduceMean", [squares, graph.constant("columns", np.array([1], np.int64))], SCORE, keepdims=0)
 
     def measured(self, session: Session, table: Table, pieces: Sequence[Rows]) -> Measured:
