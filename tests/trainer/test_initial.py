@@ -42,7 +42,7 @@ def publish(store: Store, tmp_path: Path) -> Callable[[Table, Learner], tuple[In
         rows = np.arange(table.rows)
         parts = {"train": rows, "validation": rows[:0], "test": rows}
         samples = export.golden(Session(folder), one, table, rows, folder)
-        export.write_documents(folder, table, parts, [])
+        export.write_documents(folder, table, parts, [], {})
         run = TrainingRun.model_validate(
             {
                 "namespace": "team", "name": "j", "uid": "u", "publish": {"model": "m", "version": "1.0.0"},
