@@ -16,6 +16,7 @@ import numpy as np
 import torch
 import torch.distributed as dist
 from modelwright.contract import TrainingRun
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from modelwright_trainer import strategies
 from modelwright_trainer.checkpoint import Checkpoints, Saved
@@ -122,8 +123,11 @@ class Training:
 
     def _loss(self, batch: Batch) -> torch.Tensor:
         """The sum over the batch's rows."""
-        half = self.learner.hyperparameters.precision == "bf16"
-        with torch.autocast(self.setting.device.type, torch.bfloat16, enabled=half):
+        device, half = self.setting.device.type, self.learner.hyperparameters.precision == "bf16"
+        # A rank once died of a corrupted heap in bfloat16 on processors, where torch's fused attention is suspected:
+        # https://github.com/pytorch/pytorch/issues/156022
+        plain = sdpa_kernel(SDPBackend.MATH) if half and device == "cpu" else contextlib.nullcontext()
+        with plain, torch.autocast(device, torch.bfloat16, enabled=half):
             return self.learner.loss(self.strategy.forward(batch.features), batch)
 
     def _resume(self) -> None:
