@@ -23,6 +23,7 @@ def left(space: Space, name: str) -> list[str]:
     return [f"{one['kind']}/{one['metadata']['name']}" for one in found]
 
 
+@pytest.mark.long
 def test_a_deadline_ends_it_after_a_checkpoint_and_a_later_one_lets_it_go_on(space: Space) -> None:
     space.apply(long("overdue", "7.0.0", 3000, failurePolicy={"activeDeadline": "90s"}))
     seen = space.until("overdue", "fails", failed)

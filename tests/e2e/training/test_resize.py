@@ -87,6 +87,7 @@ def test_resized_from_2_to_4_to_1_no_step_is_lost_or_done_twice(space: Space) ->
     assert "attempt 2: resized from 2 to 4 workers" in events
 
 
+@pytest.mark.long
 def test_without_room_for_all_it_trains_on_as_many_as_there_is_room_for(space: Space) -> None:
     space.apply(long("shrunk", "6.1.0", 20, {**gpus(3), "replicas": 3, "minReplicas": 1}))
     seen = space.until("shrunk", "succeeds", succeeded, seconds=300)
