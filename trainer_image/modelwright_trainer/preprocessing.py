@@ -25,6 +25,13 @@ def moments(features: npt.NDArray[np.float32], rows: Rows) -> Moments:
     return np.asarray(mean), np.sqrt(squares / len(rows))
 
 
+def scales(found: Moments) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+    """What is taken off each column, and what it is then divided by: its mean and standard deviation, but 1 for a
+    column that is constant."""
+    mean, deviation = found
+    return mean.astype(np.float32), np.where(deviation > 0, deviation, 1.0).astype(np.float32)
+
+
 class Standardize(nn.Module):
     """(x - mean) / scale per feature. `mean` and `scale` have shape [features] and are of the training split; a
     constant feature has scale 1."""
@@ -34,10 +41,9 @@ class Standardize(nn.Module):
 
     def __init__(self, found: Moments) -> None:
         super().__init__()
-        mean, deviation = found
-        self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32))
-        scale = np.where(deviation > 0, deviation, 1.0)
-        self.register_buffer("scale", torch.tensor(scale, dtype=torch.float32))
+        mean, scale = scales(found)
+        self.register_buffer("mean", torch.from_numpy(mean))
+        self.register_buffer("scale", torch.from_numpy(scale))
 
     def forward(self, rows: torch.Tensor) -> torch.Tensor:
         return (rows - self.mean) / self.scale
@@ -51,9 +57,9 @@ class Rescale(nn.Module):
 
     def __init__(self, found: Moments) -> None:
         super().__init__()
-        standardize = Standardize(found)
-        self.register_buffer("mean", standardize.mean)
-        self.register_buffer("scale", standardize.scale)
+        mean, scale = scales(found)
+        self.register_buffer("mean", torch.from_numpy(mean))
+        self.register_buffer("scale", torch.from_numpy(scale))
 
     def forward(self, given: torch.Tensor) -> torch.Tensor:
         return given * self.scale + self.mean
@@ -63,3 +69,8 @@ def standardized(graph: Graph, rows: str, prefix: str = "standardize") -> str:
     """`Standardize` as nodes of a graph; `prefix` is the module's name in the state dict."""
     centered = graph.node("Sub", [rows, f"{prefix}.mean"], "centered")
     return graph.node("Div", [centered, f"{prefix}.scale"], STANDARDIZED)
+
+
+def rescaled(graph: Graph, given: str, output: str, prefix: str = "head") -> str:
+    """`Rescale` as nodes of a graph; `prefix` is the module's name in the state dict."""
+    return graph.node("Add", [graph.node("Mul", [given, f"{prefix}.scale"], "unshifted"), f"{prefix}.mean"], output)

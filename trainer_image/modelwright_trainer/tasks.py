@@ -18,7 +18,7 @@ from modelwright_trainer.data import Table
 from modelwright_trainer.learner import Batch
 from modelwright_trainer.metrics import Measured
 from modelwright_trainer.onnxgraph import Graph, Session
-from modelwright_trainer.preprocessing import STANDARDIZED, Moments, Rescale, Standardize
+from modelwright_trainer.preprocessing import STANDARDIZED, Moments, Rescale, Standardize, rescaled
 from modelwright_trainer.split import Rows
 
 PADDING = -1
@@ -44,8 +44,9 @@ class Task(abc.ABC):
     @abc.abstractmethod
     def sums(self, outputs: torch.Tensor, batch: Batch) -> torch.Tensor: ...
 
-    @abc.abstractmethod
-    def figures(self, sums: npt.NDArray[np.float64], rows: int) -> dict[str, float]: ...
+    def figures(self, sums: npt.NDArray[np.float64], rows: int) -> dict[str, float]:
+        """The first of the sums is the loss."""
+        return {"validation_loss": float(sums[0]) / rows}
 
     @abc.abstractmethod
     def finish(self, graph: Graph) -> None:
@@ -88,13 +89,13 @@ class Classification(Task):
         return torch.stack([functional.cross_entropy(outputs, batch.targets, reduction="sum").double(), hits.double()])
 
     def figures(self, sums: npt.NDArray[np.float64], rows: int) -> dict[str, float]:
-        return {"validation_loss": float(sums[0]) / rows, "validation_accuracy": float(sums[1]) / rows}
+        return {**super().figures(sums, rows), "validation_accuracy": float(sums[1]) / rows}
 
     def finish(self, graph: Graph) -> None:
         graph.node("Softmax", [LOGITS], PROBABILITIES, axis=-1)
 
     def measured(self, session: Session, table: Table, pieces: Sequence[Rows]) -> Measured:
-        given = _run(session, table, pieces, PROBABILITIES)
+        (given,) = _run(session, table, pieces, PROBABILITIES)
         return metrics.classification(given, _targets(table, pieces), table.classes)
 
 
@@ -121,14 +122,11 @@ class Regression(Task):
     def sums(self, outputs: torch.Tensor, batch: Batch) -> torch.Tensor:
         return self._errors(outputs, batch).double().square().sum()[None]
 
-    def figures(self, sums: npt.NDArray[np.float64], rows: int) -> dict[str, float]:
-        return {"validation_loss": float(sums[0]) / rows}
-
     def finish(self, graph: Graph) -> None:
-        graph.node("Add", [graph.node("Mul", [self.raw, "head.scale"], "unshifted"), "head.mean"], PREDICTION)
+        rescaled(graph, self.raw, PREDICTION)
 
     def measured(self, session: Session, table: Table, pieces: Sequence[Rows]) -> Measured:
-        given = _run(session, table, pieces, PREDICTION)
+        (given,) = _run(session, table, pieces, PREDICTION)
         return metrics.regression(given[:, 0], _targets(table, pieces))
 
 
@@ -162,21 +160,18 @@ class AnomalyDetection(Task):
     def sums(self, outputs: torch.Tensor, batch: Batch) -> torch.Tensor:
         return self._scores(outputs, batch).double().sum()[None]
 
-    def figures(self, sums: npt.NDArray[np.float64], rows: int) -> dict[str, float]:
-        return {"validation_loss": float(sums[0]) / rows}
-
     def finish(self, graph: Graph) -> None:
-        graph.node("Add", [graph.node("Mul", [self.raw, "head.scale"], "unshifted"), "head.mean"], RECONSTRUCTION)
+        rescaled(graph, self.raw, RECONSTRUCTION)
         # Before they get their units back, where a large mean would round the small differences away.
         errors = graph.node("Sub", [self.raw, STANDARDIZED], "errors")
         squares = graph.node("Mul", [errors, errors], "squares")
         graph.node("ReduceMean", [squares, graph.constant("columns", np.array([1], np.int64))], SCORE, keepdims=0)
 
     def measured(self, session: Session, table: Table, pieces: Sequence[Rows]) -> Measured:
-        scores = _run(session, table, pieces, SCORE)
+        scores, given = _run(session, table, pieces, SCORE, RECONSTRUCTION)
         scale = self._standardize.scale.numpy()
         wanted = np.concatenate([table.features[piece] for piece in pieces]) / scale
-        return metrics.anomalies(scores, _run(session, table, pieces, RECONSTRUCTION) / scale - wanted, wanted)
+        return metrics.anomalies(scores, given / scale - wanted, wanted)
 
 
 class LanguageModelling(Task):
@@ -213,7 +208,7 @@ class LanguageModelling(Task):
         return torch.stack([by_row, hits.sum().double(), there.sum().double()])
 
     def figures(self, sums: npt.NDArray[np.float64], rows: int) -> dict[str, float]:
-        return {"validation_loss": float(sums[0]) / rows, "validation_accuracy": float(sums[1] / max(sums[2], 1.0))}
+        return {**super().figures(sums, rows), "validation_accuracy": float(sums[1] / max(sums[2], 1.0))}
 
     def finish(self, graph: Graph) -> None:
         """The logits at each row's last token are picked by a product with a row that is 1 there and 0 elsewhere."""
@@ -246,5 +241,7 @@ def _targets(table: Table, pieces: Sequence[Rows]) -> npt.NDArray[Any]:
     return np.concatenate([table.targets[piece] for piece in pieces])
 
 
-def _run(session: Session, table: Table, pieces: Sequence[Rows], name: str) -> npt.NDArray[np.float32]:
-    return np.concatenate([session.run(table.features[piece], only=[name])[name] for piece in pieces])
+def _run(session: Session, table: Table, pieces: Sequence[Rows], *names: str) -> list[npt.NDArray[np.float32]]:
+    """The named outputs for the rows of all pieces."""
+    given = [session.run(table.features[piece], only=names) for piece in pieces]
+    return [np.concatenate([one[name] for one in given]) for name in names]

@@ -58,7 +58,14 @@ ImageShape = Annotated[
     BeforeValidator(_widths),
     _form(r"[1-9][0-9]{0,3}( ?, ?[1-9][0-9]{0,3}){2}", _IMAGE),
 ]
-ClassWeights = Annotated[Literal["None", "Balanced"], _form("None|Balanced", "None or Balanced")]
+ClassWeights = Annotated[
+    Literal["None", "Balanced"],
+    _form("None|Balanced", "None or Balanced"),
+    Field(
+        description="Balanced: each class counts the same in the loss, however few its rows are; with Classification."
+    ),
+]
+_OF_CLASSES: Mapping[str, tuple[str, ...]] = {"class_weights": ("Classification",)}
 Flip = Annotated[
     Literal["None", "Horizontal", "Vertical", "Both"],
     _form("None|Horizontal|Vertical|Both", "None, Horizontal, Vertical or Both"),
@@ -145,12 +152,9 @@ class PredictorHyperparameters(SteppedHyperparameters):
     """What the recipes share that predict a column of other columns."""
 
     tasks: ClassVar[tuple[str, ...]] = ("Classification", "Regression")
-    of_tasks: ClassVar[Mapping[str, tuple[str, ...]]] = {"class_weights": ("Classification",)}
+    of_tasks: ClassVar[Mapping[str, tuple[str, ...]]] = _OF_CLASSES
 
-    class_weights: ClassWeights = Field(
-        default="None",
-        description="Balanced: each class counts the same in the loss, however few its rows are; with Classification.",
-    )
+    class_weights: ClassWeights = "None"
     noise: Number = Field(
         default=0.0,
         ge=0,
@@ -235,7 +239,7 @@ class TransformerHyperparameters(SteppedHyperparameters):
     mean over them tells the class. LanguageModelling: each token sees those before it, and tells the next."""
 
     tasks: ClassVar[tuple[str, ...]] = ("Classification", "LanguageModelling")
-    of_tasks: ClassVar[Mapping[str, tuple[str, ...]]] = {"class_weights": ("Classification",)}
+    of_tasks: ClassVar[Mapping[str, tuple[str, ...]]] = _OF_CLASSES
 
     vocabulary: Whole = Field(
         ge=2, le=1_000_000, description="How many tokens there are: ids are 0 to one less. -1 pads a row at its end."
@@ -244,10 +248,7 @@ class TransformerHyperparameters(SteppedHyperparameters):
     heads: Whole = Field(default=4, ge=1, le=64, description="Heads of attention in each block.")
     head_size: Whole = Field(default=16, ge=1, le=256, description="Width of a head; the model is heads times it wide.")
     dropout: Number = Field(default=0.0, ge=0, lt=1, description="Share of activations that are dropped in training.")
-    class_weights: ClassWeights = Field(
-        default="None",
-        description="Balanced: each class counts the same in the loss, however few its rows are; with Classification.",
-    )
+    class_weights: ClassWeights = "None"
 
 
 class FittedHyperparameters(Hyperparameters):
@@ -260,7 +261,7 @@ class GradientBoostingHyperparameters(FittedHyperparameters):
     """Trees that each correct those before it, on columns in 255 bins (scikit-learn's HistGradientBoosting)."""
 
     tasks: ClassVar[tuple[str, ...]] = ("Classification", "Regression")
-    of_tasks: ClassVar[Mapping[str, tuple[str, ...]]] = {"class_weights": ("Classification",)}
+    of_tasks: ClassVar[Mapping[str, tuple[str, ...]]] = _OF_CLASSES
 
     trees: Whole = Field(
         default=100, ge=1, le=10_000, description="How many, one after the other; with more than two classes, of each."
@@ -269,10 +270,7 @@ class GradientBoostingHyperparameters(FittedHyperparameters):
     leaves: Whole = Field(default=31, ge=2, le=10_000, description="The most leaves of a tree.")
     min_leaf_rows: Whole = Field(default=20, ge=1, le=1_000_000, description="The least rows of a leaf.")
     regularization: Number = Field(default=0.0, ge=0, le=1_000_000, description="L2, on the leaves' values.")
-    class_weights: ClassWeights = Field(
-        default="None",
-        description="Balanced: each class counts the same in the loss, however few its rows are; with Classification.",
-    )
+    class_weights: ClassWeights = "None"
 
 
 class KmeansHyperparameters(FittedHyperparameters):

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 Task = Literal["AnomalyDetection", "Classification", "Clustering", "LanguageModelling", "Regression"]
 WITHOUT_TARGET: tuple[Task, ...] = ("AnomalyDetection", "Clustering", "LanguageModelling")
 """Tasks that learn from the rows alone."""
+CEL_WITHOUT_TARGET = "[" + ", ".join(f"'{task}'" for task in WITHOUT_TARGET) + "]"
 # Those whose result hits or misses.
 _HITS = ("Classification", "LanguageModelling")
 

@@ -9,7 +9,7 @@ from pydantic import Field
 
 from modelwright.api.base import ApiModel
 from modelwright.api.rules import Rule
-from modelwright.api.tasks import WITHOUT_TARGET, Task
+from modelwright.api.tasks import CEL_WITHOUT_TARGET, WITHOUT_TARGET, Task
 from modelwright.api.types import DataUri, Fraction, Name, cel_is_fraction
 
 
@@ -43,9 +43,6 @@ class Split(ApiModel):
             lambda split: Decimal(split.train) > 0 and Decimal(split.test) > 0,
         ),
     )
-
-
-_CEL_WITHOUT_TARGET = "[" + ", ".join(f"'{task}'" for task in WITHOUT_TARGET) + "]"
 
 
 class DatasetRef(ApiModel):
@@ -96,7 +93,7 @@ class Data(ApiModel):
         ),
         Rule(
             "!has(self.datasetRef) || !(has(self.target) || has(self.split)"
-            f" || (has(self.task) && !(self.task in {_CEL_WITHOUT_TARGET})))",
+            f" || (has(self.task) && !(self.task in {CEL_WITHOUT_TARGET})))",
             "target, task and split are the Dataset's own; leave them out beside datasetRef",
             lambda data: (
                 data.dataset_ref is None

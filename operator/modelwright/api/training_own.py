@@ -9,7 +9,7 @@ from pydantic import Field, StringConstraints
 
 from modelwright.api.base import ApiModel
 from modelwright.api.rules import Rule, Rules, cel_matches
-from modelwright.api.tasks import WITHOUT_TARGET
+from modelwright.api.tasks import CEL_WITHOUT_TARGET, WITHOUT_TARGET
 from modelwright.api.types import Items, each_once
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ def is_own(spec: TrainingJobSpec) -> bool:
     return spec.trainer.image is not None and spec.trainer.recipe is None
 
 
-_CEL_WITHOUT_TARGET = "(self.data.task in [" + ", ".join(f"'{task}'" for task in WITHOUT_TARGET) + "])"
+_WITHOUT_TARGET = f"(self.data.task in {CEL_WITHOUT_TARGET})"
 _OWN = "(has(self.trainer.image) && !has(self.trainer.recipe))"
 
 OWN_CODE_RULES: tuple[Rule, ...] = (
@@ -98,7 +98,7 @@ OWN_CODE_RULES: tuple[Rule, ...] = (
     ),
     Rule(
         "!has(self.trainer.recipe) || !has(self.data.uri)"
-        f" || (has(self.data.task) && (has(self.data.target) || {_CEL_WITHOUT_TARGET}))",
+        f" || (has(self.data.task) && (has(self.data.target) || {_WITHOUT_TARGET}))",
         "target and task are required with a recipe: which column is to be predicted, and as what",
         lambda spec: (
             spec.trainer.recipe is None
@@ -109,7 +109,7 @@ OWN_CODE_RULES: tuple[Rule, ...] = (
     ),
     Rule(
         "!has(self.trainer.recipe) || !has(self.data.uri) || !has(self.data.target)"
-        f" || !has(self.data.task) || !{_CEL_WITHOUT_TARGET}",
+        f" || !has(self.data.task) || !{_WITHOUT_TARGET}",
         "{self.data.task} predicts no column: leave target out, and take that column out of the file where it is to be"
         " learned nothing from",
         lambda spec: spec.trainer.recipe is None or spec.data.target is None or spec.data.task not in WITHOUT_TARGET,

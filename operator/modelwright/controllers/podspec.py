@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeGuard
 
+from modelwright.api.pods import PodTemplateOverlay
 from modelwright.kube.resources import Object
 
 _USER = 10001
@@ -38,6 +39,11 @@ def without_credentials(spec: Mapping[str, Any]) -> Object:
 def store_bucket(uri: str) -> str:
     """The store that an object lies in: how to reach it is all that a pod is told beside the object's URI."""
     return "/".join(uri.split("/")[:3]) if uri.startswith("s3://") else "file:///"
+
+
+def template_overlay(template: PodTemplateOverlay | None) -> Object:
+    """A user's pod template as it is laid over ours."""
+    return template.to_object() if template else {}
 
 
 def overlaid(under: Mapping[str, Any], over: Mapping[str, Any]) -> Object:

@@ -12,7 +12,7 @@ from modelwright_trainer.data import Table
 from modelwright_trainer.failures import DataFailed
 from modelwright_trainer.learner import Fitted, Reference, Tell
 from modelwright_trainer.onnxgraph import TREES, Graph, Weights
-from modelwright_trainer.preprocessing import Moments, Standardize
+from modelwright_trainer.preprocessing import Moments, scales
 from modelwright_trainer.recipes.common import OfTask, numbers
 from modelwright_trainer.split import Rows
 from modelwright_trainer.tasks import Classification, Regression
@@ -41,8 +41,7 @@ class GradientBoosting(OfTask, Fitted):
         features, targets = table.features[train], table.targets[train]
         weights: dict[str, npt.NDArray[np.float32]] = {}
         if self._moments is not None:
-            head = Standardize(self._moments)
-            weights |= {"head.mean": head.mean.numpy(), "head.scale": head.scale.numpy()}
+            weights["head.mean"], weights["head.scale"] = scales(self._moments)
             targets = (targets - weights["head.mean"]) / weights["head.scale"]
         else:
             self._all_occur(targets)

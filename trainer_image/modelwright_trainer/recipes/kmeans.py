@@ -16,7 +16,7 @@ from modelwright_trainer.failures import DataFailed
 from modelwright_trainer.learner import Fitted, Reference, Tell
 from modelwright_trainer.metrics import Measured
 from modelwright_trainer.onnxgraph import Graph, Session, Weights
-from modelwright_trainer.preprocessing import Standardize, moments, standardized
+from modelwright_trainer.preprocessing import moments, scales, standardized
 from modelwright_trainer.recipes.common import numbers
 from modelwright_trainer.split import Rows
 
@@ -47,7 +47,7 @@ class Kmeans(Fitted):
         from sklearn.cluster import KMeans
 
         recipe = self._recipe
-        mean, scale = self._scales()
+        mean, scale = scales(self._moments)
         rows = (table.features[train] - mean) / scale
         best: Any = None
         for number in range(recipe.restarts):
@@ -83,9 +83,5 @@ class Kmeans(Fitted):
         return metrics.clusters(lambda chosen: self._standard(table.features[rows[chosen]]), clusters)
 
     def _standard(self, features: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
-        mean, scale = self._scales()
+        mean, scale = scales(self._moments)
         return (features.astype(np.float64) - mean) / scale
-
-    def _scales(self) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-        standardize = Standardize(self._moments)
-        return standardize.mean.numpy(), standardize.scale.numpy()

@@ -13,7 +13,7 @@ from modelwright_trainer.data import Table
 from modelwright_trainer.failures import UserFailed
 from modelwright_trainer.learner import Fitted, Reference, Tell
 from modelwright_trainer.onnxgraph import Graph, Weights
-from modelwright_trainer.preprocessing import Standardize, moments, standardized
+from modelwright_trainer.preprocessing import moments, scales, standardized
 from modelwright_trainer.recipes.common import OfTask, numbers
 from modelwright_trainer.split import Rows
 from modelwright_trainer.tasks import AnomalyDetection
@@ -40,7 +40,7 @@ class Pca(OfTask, Fitted):
     def fit(self, table: Table, train: Rows, tell: Tell) -> Weights:
         from sklearn.decomposition import PCA
 
-        mean, scale = self._scales()
+        mean, scale = scales(self._moments)
         found = PCA(self._recipe.components, random_state=self._recipe.seed)
         found.fit((table.features[train] - mean) / scale)
         tell(1, 1)
@@ -52,7 +52,7 @@ class Pca(OfTask, Fitted):
 
     def reference(self, weights: Weights) -> Reference:
         components = weights["components"].astype(np.float64)
-        mean, scale = self._scales()
+        mean, scale = scales(self._moments)
 
         def given(features: npt.NDArray[Any]) -> npt.NDArray[np.floating]:
             code = ((features.astype(np.float64) - mean) / scale) @ components.T
@@ -64,7 +64,3 @@ class Pca(OfTask, Fitted):
     def nodes(self, graph: Graph) -> None:
         graph.node("Gemm", [standardized(graph, graph.input), "components"], CODE, transB=1)
         graph.node("MatMul", [CODE, "components"], self.task.raw)
-
-    def _scales(self) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-        standardize = Standardize(self._moments)
-        return standardize.mean.numpy(), standardize.scale.numpy()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import abc
 import contextlib
 from typing import Any
 
@@ -17,7 +16,7 @@ from modelwright_trainer.onnxgraph import Weights
 from modelwright_trainer.optimizers import clip, optimizer
 
 
-class Strategy(abc.ABC):
+class Strategy:
     """A module and its optimizer on one rank. All ranks call its methods together, in the same order.
 
     A gradient is that of the loss which `forward` led to, averaged over the ranks: the loop weights each rank's sum by
@@ -32,9 +31,10 @@ class Strategy(abc.ABC):
         self.optimizer = optimizer(module.parameters(), recipe)
         self._longest = recipe.gradient_clipping
 
-    @abc.abstractmethod
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         """What the module gives, for a loss to train on."""
+        given: torch.Tensor = self.module(features)
+        return given
 
     def held_back(self) -> contextlib.AbstractContextManager[None]:
         """Around forward and backward pass of a micro-batch that others of the same step follow: its gradients are

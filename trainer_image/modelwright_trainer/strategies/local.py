@@ -30,10 +30,6 @@ class Local(Strategy):
         self._outer = _Outer(module, stated.outer_learning_rate, stated.outer_momentum)
         self._apart = 0
 
-    def forward(self, features: torch.Tensor) -> torch.Tensor:
-        given: torch.Tensor = self.module(features)
-        return given
-
     def update(self, rate: float) -> None:
         super().update(rate)
         self._apart += 1

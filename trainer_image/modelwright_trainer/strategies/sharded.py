@@ -41,10 +41,6 @@ class Sharded(Strategy):
         # Of the parameters as they are now: those that were there before are gone.
         super().__init__(module, recipe)
 
-    def forward(self, features: torch.Tensor) -> torch.Tensor:
-        given: torch.Tensor = self.module(features)
-        return given
-
     @contextlib.contextmanager
     def held_back(self) -> Iterator[None]:
         self._root.set_requires_gradient_sync(False)

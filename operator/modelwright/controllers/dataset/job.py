@@ -13,7 +13,13 @@ from modelwright.api.dataset_split import fraction
 from modelwright.api.storage import Storage, StorageStatus
 from modelwright.contract import Outcome, Split, StoreAccess
 from modelwright.controllers.dataset.observed import DATASET_LABEL, HASH_ANNOTATION
-from modelwright.controllers.podspec import container_security, overlaid, pod_security, without_credentials
+from modelwright.controllers.podspec import (
+    container_security,
+    overlaid,
+    pod_security,
+    template_overlay,
+    without_credentials,
+)
 from modelwright.kube.resources import Object
 from modelwright.settings import Settings
 
@@ -107,7 +113,7 @@ def dataset_job(dataset: Dataset, settings: Settings, owner: Object) -> Object:
             "volumes": [{"name": "scratch", "emptyDir": {}}],
         },
     }
-    overlay = dataset.spec.pod_template.to_object() if dataset.spec.pod_template else {}
+    overlay = template_overlay(dataset.spec.pod_template)
     merged = overlaid(pod, overlay)
     return {
         "apiVersion": "batch/v1",

@@ -7,9 +7,19 @@ import datetime
 from collections.abc import Iterable, Sequence
 
 from modelwright.api.training_history import HISTORY_LENGTH
-from modelwright.controllers.trainingjob.observed import JobView, PodView, newest_of_each
+from modelwright.controllers.trainingjob.observed import JobView, PodView, newest_of_each, own_pods
 from modelwright.controllers.trainingjob.outcome import DISRUPTIONS, Failure, failure, last_lines, last_step
-from modelwright.controllers.trainingjob.records import End, Plan, Publish, Start, Told, Wanted
+from modelwright.controllers.trainingjob.records import (
+    OVERDUE,
+    RESIZING,
+    SUSPENDING,
+    End,
+    Plan,
+    Publish,
+    Start,
+    Told,
+    Wanted,
+)
 from modelwright.controllers.trainingjob.running import change
 
 
@@ -81,10 +91,10 @@ def recorded(
 
 
 def _words_of_deletion(told: Told) -> tuple[str, str]:
-    if told.suspended or told.reason == "Suspending":
+    if told.suspended or told.reason == SUSPENDING:
         return "Suspended", ""
-    if told.reason in ("Resizing", "DeadlineExceeded"):
-        return {"Resizing": "Resized"}.get(told.reason, told.reason), told.message.partition(":")[0]
+    if told.reason in (RESIZING, OVERDUE):
+        return "Resized" if told.reason == RESIZING else OVERDUE, told.message.partition(":")[0]
     return "JobDeleted", f"the Job of attempt {told.attempt} was deleted"
 
 
@@ -98,18 +108,18 @@ def _end(wanted: Wanted, job: JobView, pods: Sequence[PodView], made: Plan, told
         return failure_of(job, pods, told)
     if job.ended == "Complete":
         step = made.action.step if isinstance(made.action, Publish) else None
-        own = newest_of_each(pod for pod in pods if pod.job_uid == job.uid)
+        own = own_pods(job, pods)
         return Failure("Succeeded", "", retried=False, counted=False, step=step, log=last_lines(own))
     if not job.suspended or job.active or not _left_behind(made, job.attempt):
         return None
     reason, words = "Suspended", ""
-    if made.state.main.reason == "DeadlineExceeded":
-        reason, words = "DeadlineExceeded", made.state.main.message
+    if made.state.main.reason == OVERDUE:
+        reason, words = OVERDUE, made.state.main.message
     elif job.shrink_to is not None:
         reason, words = "Shrunk", f"there is room for {job.shrink_to} of {wanted.workers} workers"
     elif job.run_hash != wanted.run_hash:
         reason, words = change(wanted, job)
-        reason = "Resized" if reason == "Resizing" else "SpecChanged"
+        reason = "Resized" if reason == RESIZING else "SpecChanged"
     return _without_failure(reason, words, [pod for pod in pods if pod.job_uid == job.uid], told)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 
 from modelwright.api.training_job import TrainingJob
+from modelwright.controllers.podspec import template_overlay
 
 DEFAULT_SECONDS = 60
 _LONGEST_SECONDS = 3600
@@ -22,8 +23,7 @@ _SAVES, _SLOWER = 2, 2
 def pod_seconds(job: TrainingJob) -> int:
     """The pods' termination grace period: the pod template's, where it says one, else as long as the checkpoints that
     were measured need, and not less than the default."""
-    template = job.spec.workers.pod_template
-    stated = (template.to_object() if template else {}).get("spec", {}).get("terminationGracePeriodSeconds")
+    stated = template_overlay(job.spec.workers.pod_template).get("spec", {}).get("terminationGracePeriodSeconds")
     if isinstance(stated, int):
         return stated
     progress = job.status.progress

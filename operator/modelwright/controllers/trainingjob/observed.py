@@ -111,6 +111,11 @@ def newest_of_each(pods: Iterable[PodView]) -> list[PodView]:
     return [found[index] for index in sorted(found)]
 
 
+def own_pods(job: JobView, pods: Iterable[PodView]) -> list[PodView]:
+    """The newest pod of each index of an attempt."""
+    return newest_of_each(pod for pod in pods if pod.job_uid == job.uid)
+
+
 def _age(pod: PodView) -> tuple[bool, float]:
     return (pod.phase not in ("Succeeded", "Failed"), pod.created.timestamp() if pod.created else 0.0)
 

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 
 from modelwright.api.training_history import LOG_LETTERS, LOG_LINES
 from modelwright.contract import Outcome, Summary, cause
-from modelwright.controllers.trainingjob.observed import JobView, PodView, newest_of_each
+from modelwright.controllers.trainingjob.observed import JobView, PodView, own_pods
 from modelwright.controllers.trainingjob.owncode import TRAINER
 
 # The order of the rules in the pod failure policy, after the first, which is for disrupted pods: a condition names
@@ -86,7 +86,7 @@ def failure(job: JobView, pods: Sequence[PodView], noted: Failure | None = None)
 
 
 def _failure_of(job: JobView, pods: Sequence[PodView], noted: Failure | None) -> Failure:
-    own = newest_of_each(pod for pod in pods if pod.job_uid == job.uid)
+    own = own_pods(job, pods)
     ended = [(outcome, pod) for pod in own if (outcome := _outcome(pod)) is not None]
     rule = _rule(job.message)
     outcomes = [outcome for outcome, _ in ended]

@@ -14,7 +14,19 @@ from modelwright.contract import Summary
 from modelwright.controllers.trainingjob.ends import attempts_of, failure_of, recorded
 from modelwright.controllers.trainingjob.observed import JobView, PodView
 from modelwright.controllers.trainingjob.outcome import Failure, same
-from modelwright.controllers.trainingjob.records import Active, End, Plan, Publish, Start, Suspend, Told, Wanted
+from modelwright.controllers.trainingjob.records import (
+    OVERDUE,
+    RESIZING,
+    SUSPENDING,
+    Active,
+    End,
+    Plan,
+    Publish,
+    Start,
+    Suspend,
+    Told,
+    Wanted,
+)
 from modelwright.controllers.trainingjob.running import (
     RESUMED,
     after_change,
@@ -30,7 +42,6 @@ __all__ = ["Active", "End", "Plan", "Publish", "Start", "Suspend", "Told", "Want
 
 # A failed attempt's successor waits a little longer each time, so that a store that is down is not hammered.
 BACKOFF_SECONDS = (0.0, 10.0, 30.0, 60.0, 120.0, 300.0)
-OVERDUE = "DeadlineExceeded"
 _NOTHING_TOLD = Told()
 
 
@@ -122,7 +133,7 @@ def _after_deletion(
 ) -> Plan:
     """The Job of the newest attempt was deleted: by somebody, or as a queued one by us, to end it. Its name is not used
     again, and its pods end first: they have the same checkpoints."""
-    attempt, ours = told.attempt, told.reason in ("Suspending", "Resizing", OVERDUE)
+    attempt, ours = told.attempt, told.reason in (SUSPENDING, RESIZING, OVERDUE)
     there = {job.uid for job in jobs}
     if any(pod.job_uid not in there and pod.phase in {"Pending", "Running"} for pod in pods):
         reason, words = told.reason, told.message
@@ -135,7 +146,7 @@ def _after_deletion(
     why = f"the Job of attempt {attempt} was deleted"
     if told.suspended:
         why = RESUMED
-    elif told.reason == "Resizing":
+    elif told.reason == RESIZING:
         why = told.message.partition(":")[0]
     return start(attempt + 1, restarts, why)
 

@@ -23,7 +23,7 @@ from modelwright.controllers.trainingjob.observed import (
     JobView,
     PodView,
     job_view,
-    newest_of_each,
+    own_pods,
     pod_view,
 )
 from modelwright.controllers.trainingjob.outcome import DISRUPTIONS
@@ -245,7 +245,7 @@ class TrainingJobController:
     async def _progress(self, jobs: list[JobView], pods: list[PodView]) -> contract.Progress | None:
         """What rank 0 tells; None where it cannot be reached just now, which is no failure."""
         newest = max(jobs, key=lambda one: one.attempt, default=None)
-        own = newest_of_each(pod for pod in pods if newest and pod.job_uid == newest.uid)
+        own = own_pods(newest, pods) if newest else ()
         pod = next((pod for pod in own if pod.index == 0), None)
         if pod is None or not pod.ip or pod.phase != "Running":
             return None

@@ -9,6 +9,9 @@ from modelwright.controllers.trainingjob.observed import JobView
 from modelwright.controllers.trainingjob.outcome import Failure
 from modelwright.kube.conditions import State
 
+# Reasons of the main condition while the operator ends an attempt, by which the next pass knows why it did.
+SUSPENDING, RESIZING, OVERDUE = "Suspending", "Resizing", "DeadlineExceeded"
+
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Wanted:

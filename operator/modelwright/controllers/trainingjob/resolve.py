@@ -19,6 +19,7 @@ from modelwright.api.training_own import is_own
 from modelwright.api.training_workers import EarlyStopping, Strategy
 from modelwright.api.types import seconds
 from modelwright.api.versions import model_version_name
+from modelwright.controllers.podspec import template_overlay
 from modelwright.controllers.trainingjob import children, dataset, grace
 from modelwright.controllers.trainingjob.outcome import Failure
 from modelwright.controllers.trainingjob.records import Active, End, Publish, Told, Wanted
@@ -48,10 +49,8 @@ def _problem(job: TrainingJob, settings: Settings) -> tuple[str, str]:
             recipes.parse(trainer.recipe, dict(trainer.hyperparameters or {}))
     except recipes.HyperparameterError as error:
         return "InvalidHyperparameter", str(error)
-    template = job.spec.workers.pod_template
-    if job.spec.workers.priority_class_name and "priorityClassName" in (template.to_object() if template else {}).get(
-        "spec", {}
-    ):
+    workers = job.spec.workers
+    if workers.priority_class_name and "priorityClassName" in template_overlay(workers.pod_template).get("spec", {}):
         return "InvalidSpec", (
             "spec.workers.priorityClassName: given in podTemplate.spec.priorityClassName as well; leave out one of them"
         )
@@ -296,7 +295,7 @@ def blueprint(
     size = workers or spec.workers.replicas
     run = _own_run(job, storage, attempt, size) if is_own(spec) else _run(job, storage, attempt, size)
     resources = spec.workers.resources.to_object() if spec.workers.resources else {}
-    overlay = spec.workers.pod_template.to_object() if spec.workers.pod_template else {}
+    overlay = template_overlay(spec.workers.pod_template)
     return children.Blueprint(
         run=run,
         owner=owner,

@@ -6,9 +6,9 @@ import dataclasses
 import datetime
 from collections.abc import Sequence
 
-from modelwright.controllers.trainingjob.observed import JobView, PodView, newest_of_each
+from modelwright.controllers.trainingjob.observed import JobView, PodView, own_pods
 from modelwright.controllers.trainingjob.outcome import DISRUPTIONS, disruption
-from modelwright.controllers.trainingjob.records import Plan, Start, Suspend, Told, Wanted
+from modelwright.controllers.trainingjob.records import RESIZING, SUSPENDING, Plan, Start, Suspend, Told, Wanted
 from modelwright.kube import conditions
 from modelwright.kube.conditions import State
 
@@ -41,7 +41,7 @@ def suspended(job: JobView, restarts: int, when: str) -> Plan:
     return Plan("Suspended", at_rest(f"{when} attempt {job.attempt}"), attempt=job.attempt, restarts=restarts)
 
 
-def ending(job: JobView, restarts: int, reason: str = "Suspending", why: str = "") -> Plan:
+def ending(job: JobView, restarts: int, reason: str = SUSPENDING, why: str = "") -> Plan:
     message = f"{why}: " if why else ""
     message += f"attempt {job.attempt} saves a checkpoint and ends"
     state = conditions.in_progress("Succeeded", reason, message)
@@ -53,14 +53,14 @@ def ending(job: JobView, restarts: int, reason: str = "Suspending", why: str = "
 def change(wanted: Wanted, job: JobView) -> tuple[str, str]:
     """How the spec differs from what the attempt was made from: the reason that is told while it ends, and words."""
     if job.unsized_hash and job.unsized_hash == wanted.unsized_hash:
-        return "Resizing", f"resized from {job.replicas} to {wanted.workers} workers"
-    return "Suspending", "the spec was changed"
+        return RESIZING, f"resized from {job.replicas} to {wanted.workers} workers"
+    return SUSPENDING, "the spec was changed"
 
 
 def after_change(wanted: Wanted, job: JobView, restarts: int) -> Plan:
     """The attempt was made from a spec that is no longer the one."""
     reason, why = change(wanted, job)
-    on_its_way = ending(job, restarts, reason, why if reason == "Resizing" else "")
+    on_its_way = ending(job, restarts, reason, why if reason == RESIZING else "")
     if not job.ended and (not job.suspended or job.queue):
         return dataclasses.replace(on_its_way, action=Suspend(job))
     if job.active:
@@ -88,7 +88,7 @@ def while_running(
                 else start(job.attempt + 1, restarts, why, job.shrink_to)
             )
         return ending(job, restarts) if job.active else start(job.attempt + 1, restarts, RESUMED)
-    own = newest_of_each(pod for pod in pods if pod.job_uid == job.uid)
+    own = own_pods(job, pods)
     taken = disruption(own)
     reason, message = (taken.reason, taken.message) if taken else (told.reason, told.message)
     if taken is not None or (told.attempt == job.attempt and told.reason in DISRUPTIONS):
