@@ -103,7 +103,8 @@ def is_lease(event: dict[str, Any]) -> bool:
 
 
 def test_what_a_leader_writes_after_its_lease_is_refused(world: World, tmp_path: Path) -> None:
-    stale_leader(world, tmp_path, "told along: trainingjob digits progress")
+    # Long enough that the training goes on when the second leads: what has ended has no progress to tell.
+    stale_leader(world, tmp_path, "told along: trainingjob digits progress", epochs=600)
 
 
 @pytest.mark.long
@@ -121,12 +122,12 @@ def test_so_is_each_write_that_moves_a_training_on(world: World, tmp_path: Path,
     stale_leader(world, tmp_path, held)
 
 
-def stale_leader(world: World, folder: Path, held: str) -> None:
+def stale_leader(world: World, folder: Path, held: str, *, epochs: int = 60) -> None:
     """The write `held` is under way when its sender is stopped, and arrives once the other replica has made it too."""
     with two_replicas(world, stories.train(world), folder) as (run, one, two):
         arrives = threading.Event()
         held_up = one.proxy.add(Fault(lambda request: operator.label(request) == held, until=arrives.is_set))
-        stories.begin(world, run, stories.training_job(epochs=60, workers=1))
+        stories.begin(world, run, stories.training_job(epochs=epochs, workers=1))
         wait_for(f"under way: {held}", lambda: held_up.met, seconds=120, every=0.02)
         one.process.send_signal(signal.SIGSTOP)
         wait_for("the second leads", lambda: two.leads, seconds=60, every=0.1)
