@@ -23,6 +23,7 @@ GOLDEN_FILE = "golden.safetensors"
 BASELINE_FILE = "baseline.json"
 HISTORY_FILE = "history.json"
 EVALUATION_FILE = "evaluation.json"
+PACKED_FILE = "model.packed"
 INPUT = "features"
 TOKENS = "tokens"
 LOGITS = "logits"
@@ -92,10 +93,13 @@ class Tensor(Shape):
 
 class Onnx(Shape):
     """The graph in `path`, whose initializers are external data in `weights`: offsets into that file. "": they are in
-    the graph, or in files of the user's own choice beside it."""
+    the graph, or in files of the user's own choice beside it. `packed` is the container of sparse and clustered
+    tensors where there is one: the graph names its initializers and carries none of them, and whoever loads it decodes
+    the container and gives them to the runtime (`modelwright.packing`)."""
 
     path: str = ONNX_FILE
     weights: str = WEIGHTS_FILE
+    packed: str | None = None
     opset: int
     ir_version: int
 
@@ -165,18 +169,43 @@ class DataLineage(Shape):
     split_rows: Mapping[str, int] = Field(default_factory=dict)
 
 
-class Lineage(Shape):
-    """Where a version came from. `fingerprint` is `TrainingRun.fingerprint`, `initial` the digest of the version whose
-    weights the training began with."""
+class Ancestor(Shape):
+    """A version that another was made of: its ModelVersion's name, and its manifest's digest."""
 
-    training_job: str
-    data: DataLineage
+    name: str
+    digest: str = Field(pattern=_DIGEST)
+
+
+class Derived(Shape):
+    """How a version was made of others. `steps` are those of a compression, each as it was asked for, in JSON."""
+
+    kind: Literal["compression", "combination", "import"]
+    parents: tuple[Ancestor, ...] = ()
+    steps: tuple[str, ...] = ()
+    method: str | None = None
+
+
+class Lineage(Shape):
+    """Where a version came from. `fingerprint` is of what was asked for, `initial` the digest of the version whose
+    weights the training began with. Of a derived version the training is its parent's; it has none where it was made of
+    several, or imported."""
+
+    training_job: str | None = None
+    data: DataLineage | None = None
+    derived: Derived | None = None
     fingerprint: str = Field(pattern=_DIGEST)
     initial: str | None = Field(default=None, pattern=_DIGEST)
     seed: int | None = None
-    epochs: int
-    steps: int
-    world_size: int
+    epochs: int | None = None
+    steps: int | None = None
+    world_size: int | None = None
+
+    @property
+    def made_by(self) -> str:
+        """For people: by what the version was made."""
+        if self.derived is not None:
+            return f"{self.derived.kind} of {', '.join(one.name for one in self.derived.parents) or 'a file'}"
+        return f"TrainingJob {self.training_job}"
 
 
 class Manifest(Shape):
@@ -209,7 +238,11 @@ class Manifest(Shape):
         onnx, golden = self.formats.onnx, self.golden
         if onnx and not golden:
             raise ValueError("golden: a graph has golden samples")
-        wanted = [golden.path if golden else "", self.baseline, *((onnx.path, onnx.weights) if onnx else ())]
+        wanted = [
+            golden.path if golden else "",
+            self.baseline,
+            *((onnx.path, onnx.weights, onnx.packed or "") if onnx else ()),
+        ]
         missing = sorted({path for path in wanted if path} - set(paths))
         if missing:
             raise ValueError(f"files: {', '.join(missing)} is used, and not among them")

@@ -244,6 +244,10 @@ class Outcome(enum.Enum):
     VERSION_CONFLICT = 13, "VersionConflict", False, False
     EXPORT_MISMATCH = 14, "ExportMismatch", False, False
     STORE_REFUSED = 15, "StoreRefused", False, False
+    STEP_NEEDS_MODULE = 16, "StepNeedsModule", False, False
+    MEMBERS_DIFFER = 17, "MembersDiffer", False, False
+    ARTIFACT_REFUSED = 18, "ArtifactRefused", False, False
+    INFEASIBLE = 19, "Infeasible", False, False
     PREEMPTED = 20, "Preempted", True, False
     OUT_OF_MEMORY = 21, "OutOfMemory", True, True
     INFRASTRUCTURE = 22, "Infrastructure", True, True
@@ -273,7 +277,8 @@ class Outcome(enum.Enum):
 # A rank that fails takes the others with it: they lose their peer, or are stopped. The cause is told by the first of:
 _TELLING = (
     Outcome.SUCCEEDED, Outcome.VERSION_CONFLICT, Outcome.GATE_FAILED, Outcome.EXPORT_MISMATCH, Outcome.DATA_ERROR,
-    Outcome.STORE_REFUSED, Outcome.USER_ERROR, Outcome.OUT_OF_MEMORY, Outcome.PREEMPTED, Outcome.WORKER_CRASHED,
+    Outcome.STORE_REFUSED, Outcome.STEP_NEEDS_MODULE, Outcome.MEMBERS_DIFFER, Outcome.ARTIFACT_REFUSED,
+    Outcome.INFEASIBLE, Outcome.USER_ERROR, Outcome.OUT_OF_MEMORY, Outcome.PREEMPTED, Outcome.WORKER_CRASHED,
     Outcome.HUNG, Outcome.INFRASTRUCTURE, Outcome.PEER_LOST,
 )  # fmt: skip
 

@@ -61,7 +61,7 @@ def agreed(uri: str, there: bytes, fingerprint: str) -> str:
     if standing.lineage.fingerprint != fingerprint:
         raise Conflict(
             f"{uri}: version {standing.version} of {standing.model} is published already, with other content"
-            f" (by {standing.lineage.training_job}, {artifact.digest_of(there)}); a version never changes:"
+            f" (by {standing.lineage.made_by}, {artifact.digest_of(there)}); a version never changes:"
             " publish under another one"
         )
     return artifact.digest_of(there)

@@ -1,0 +1,282 @@
+"""The contract between the operator and the Jobs that make a version out of others: `compress` makes one step of a
+compression, or publishes what the steps gave; `combine` makes one graph of several members.
+
+In: a `CompressRun` or `CombineRun` as JSON in `DERIVATION_VARIABLE`; store credentials as AWS_* variables from the
+user's Secret. Out: a `DerivationSummary` as termination message, and an exit code of `contract.Outcome`.
+
+The steps of a compression are Jobs one after the other. Each finds what the one before it left in the store, below
+`work_folder`, and leaves its own there, its `state.json` last; one that is run again finds that, and only says it
+again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from modelwright.artifact import model_folder
+from modelwright.contract import SUMMARY_BYTES, Failure, Gate, Published, Shape, StoreAccess
+
+COMPRESS = ("compress",)
+COMBINE = ("combine",)
+"""Arguments of the trainer image's entry point."""
+DERIVATION_VARIABLE = "MODELWRIGHT_DERIVATION"
+
+_DIGEST = r"^sha256:[0-9a-f]{64}$"
+PartName = Literal["train", "validation", "test"]
+
+
+class Origin(Shape):
+    """A published version: its ModelVersion's name, its manifest and that one's digest."""
+
+    name: str
+    uri: str
+    digest: str = Field(pattern=_DIGEST)
+
+
+class Target(Shape):
+    """What is published."""
+
+    model: str
+    version: str
+    variant: str | None = None
+
+
+class Finetune(Shape):
+    """Training after a step, which keeps the step's structure. `distillation` is the share of the loss that comes from
+    the parent's outputs: 0 is the targets alone."""
+
+    epochs: int = Field(default=0, ge=0)
+    learning_rate: float = Field(default=1e-3, gt=0)
+    batch_size: int = Field(default=64, ge=1)
+    distillation: float = Field(default=0.0, ge=0, le=1)
+
+
+class Prune(Shape):
+    """Weights (Unstructured, NofM), or neurons, channels and heads (Structured), of least importance are removed.
+
+    `sparsity` is the share that goes; of NofM it follows from `keep` of each `of` in a row of inputs. `rounds` is in
+    how many steps (cubic schedule of Zhu and Gupta), each followed by its share of `finetune`. Structured shrinks
+    tensors.
+    """
+
+    method: Literal["Magnitude", "Gradient", "Movement"] = "Magnitude"
+    granularity: Literal["Unstructured", "NofM", "Structured"] = "Unstructured"
+    sparsity: float = Field(default=0.5, gt=0, lt=1)
+    keep: int = Field(default=2, ge=1)
+    of: int = Field(default=4, ge=2)
+    rounds: int = Field(default=1, ge=1)
+    finetune: Finetune = Finetune()
+
+
+class Merge(Shape):
+    """Neurons of a layer whose incoming weights are alike (cosine of at least `threshold`) become one."""
+
+    threshold: float = Field(default=0.95, gt=0, lt=1)
+    finetune: Finetune = Finetune()
+
+
+class Cluster(Shape):
+    """Each tensor's weights become 2^`bits` values (k-means); fine-tuning moves the values, not the assignment."""
+
+    bits: int = Field(default=4, ge=1, le=8)
+    finetune: Finetune = Finetune()
+
+
+class LowRank(Shape):
+    """A layer becomes two of rank r where that saves: the least that keeps `energy` of the squared singular values."""
+
+    energy: float = Field(default=0.95, gt=0, lt=1)
+    finetune: Finetune = Finetune()
+
+
+class Distill(Shape):
+    """A smaller model learns the parent's outputs. Hyperparameters are the recipe's, as strings; those left out are the
+    parent's own where the recipe is the same."""
+
+    recipe: str
+    hyperparameters: Mapping[str, str] = Field(default_factory=dict)
+    temperature: float = Field(default=2.0, gt=0)
+    distillation: float = Field(default=0.9, ge=0, le=1)
+
+
+class Quantize(Shape):
+    """By ONNX Runtime's tools, on the graph. After it there is no module any more."""
+
+    scheme: Literal["Int8Dynamic", "Int8Static", "Int4Weight"]
+
+
+class Step(Shape):
+    """Exactly one of them."""
+
+    prune: Prune | None = None
+    merge: Merge | None = None
+    cluster: Cluster | None = None
+    low_rank: LowRank | None = None
+    distill: Distill | None = None
+    quantize: Quantize | None = None
+
+    @model_validator(mode="after")
+    def _one(self) -> Self:
+        given = [name for name in type(self).model_fields if getattr(self, name) is not None]
+        if len(given) != 1:
+            raise ValueError(f"a step is exactly one of {', '.join(type(self).model_fields)}, not {given or 'none'}")
+        return self
+
+    @property
+    def kind(self) -> str:
+        """Its name as a user writes it, such as lowRank."""
+        return str(next(iter(json.loads(self.to_json()))))
+
+
+class Calibration(Shape):
+    """Rows that static quantization measures ranges on, never of the test split."""
+
+    split: Literal["train", "validation"] = "train"
+    rows: int = Field(default=512, ge=1)
+
+
+class DerivedGate(Gate):
+    """`max_regression` bounds how much worse than `against` (None: the parent, or the best member) the metric is; which
+    way is worse is the metric's own."""
+
+    max_regression: float | None = Field(default=None, ge=0)
+    against: Origin | None = None
+
+    @model_validator(mode="after")
+    def _bounded(self) -> Self:
+        if self.min is None and self.max is None and self.max_regression is None:
+            raise ValueError(f"gate on {self.metric}: give min, max or maxRegression")
+        return self
+
+
+class NamedData(Shape):
+    """A prepared data set: its manifest, and the store where that is another one than the version's."""
+
+    uri: str
+    digest: str = Field(pattern=_DIGEST)
+    store: StoreAccess | None = None
+
+
+class DerivedEvaluation(Shape):
+    """`data` None is what the parent was trained on."""
+
+    data: NamedData | None = None
+    split: PartName = "test"
+    gates: tuple[DerivedGate, ...] = ()
+
+
+class _Derivation(Shape):
+    contract: Literal[1] = 1
+    namespace: str
+    name: str
+    uid: str
+    publish: Target
+    store: StoreAccess
+    evaluation: DerivedEvaluation = DerivedEvaluation()
+    seed: int = Field(default=0, ge=0, lt=2**32)
+
+    def fingerprint(self) -> str:
+        """A sha256 over what decides the version that is made: two runs that share it were asked for the same thing."""
+        apart = {"namespace", "name", "uid", "store", "evaluation", "stage"}
+        stated = self.model_dump(mode="json", by_alias=True, exclude_none=True, exclude=apart)
+        return "sha256:" + hashlib.sha256(json.dumps(stated, sort_keys=True).encode()).hexdigest()
+
+
+class CompressRun(_Derivation):
+    """One Job of a compression: step `stage` of `steps`, counted from 0; `stage` = len(steps) evaluates and
+    publishes."""
+
+    parent: Origin
+    steps: tuple[Step, ...] = Field(min_length=1)
+    stage: int = Field(ge=0)
+    calibration: Calibration = Calibration()
+
+    @property
+    def publishes(self) -> bool:
+        return self.stage == len(self.steps)
+
+    @property
+    def work_folder(self) -> str:
+        """Where the stages leave what they made, as a URI; it is removed after the publication."""
+        folder = model_folder(self.store.uri, self.namespace, self.publish.model)
+        return f"{folder}/work/{self.fingerprint().removeprefix('sha256:')[:32]}"
+
+
+class Member(Origin):
+    weight: float = Field(default=1.0, gt=0)
+
+
+class CombineRun(_Derivation):
+    """`Stack` fits a logistic (or linear) model on the members' outputs, out of fold."""
+
+    members: tuple[Member, ...] = Field(min_length=2)
+    method: Literal["Vote", "Mean", "Weighted", "Stack"] = "Mean"
+
+
+class Size(Shape):
+    """A model as it is at some stage. `bytes` are of all files that a server loads, `weights_bytes` of the weights'
+    file alone. `parameters` are the entries of its weights, `nonzero` those that are not 0. `metrics` are of the
+    validation split (of the evaluation's own where it is published), `latency_p50_ms` of one row in ONNX Runtime on one
+    thread, with all weights decoded."""
+
+    bytes: int = Field(ge=0)
+    weights_bytes: int = Field(ge=0)
+    parameters: int = Field(ge=0)
+    nonzero: int = Field(ge=0)
+    metrics: Mapping[str, float] = Field(default_factory=dict)
+    latency_p50_ms: float | None = None
+
+
+class DerivationSummary(Shape):
+    """A Job's termination message. `notes` are for the user: which layers a step left alone, and why. `before` and
+    `after` are of the step; of the publication, of the parent (or best member) and of the version. `outcome` is an
+    `Outcome`'s reason."""
+
+    outcome: str
+    stage: int = 0
+    before: Size | None = None
+    after: Size | None = None
+    notes: tuple[str, ...] = ()
+    seconds: float = 0.0
+    artifact: Published | None = None
+    metrics: Mapping[str, float] = Field(default_factory=dict)
+    failure: Failure | None = None
+
+    def to_message(self, limit: int = SUMMARY_BYTES) -> str:
+        """As JSON of at most `limit` bytes: first notes go, then frames, then metrics, then the message's end."""
+        fitted = self
+        while len((text := fitted.to_json()).encode()) > limit:
+            failure = fitted.failure
+            if len(fitted.notes) > 1:
+                update: dict[str, object] = {"notes": (*fitted.notes[:-2], "…")}
+            elif fitted.notes and len(fitted.notes[0]) > 200:
+                update = {"notes": (fitted.notes[0][:200] + "…",)}
+            elif failure and failure.frames:
+                update = {"failure": failure.model_copy(update={"frames": failure.frames[1:]})}
+            elif fitted.metrics:
+                update = {"metrics": dict(list(fitted.metrics.items())[: len(fitted.metrics) // 2])}
+            elif fitted.before or (fitted.after and fitted.after.metrics):
+                update = {
+                    "before": None,
+                    "after": fitted.after and fitted.after.model_copy(update={"metrics": {}}),
+                }
+            elif failure and len(failure.message) > 8:
+                shorter = failure.message[: len(failure.message) * 3 // 4] + "…"
+                update = {"failure": failure.model_copy(update={"message": shorter})}
+            else:
+                raise ValueError(f"a summary of {len(text.encode())} bytes cannot be cut to {limit}")
+            fitted = fitted.model_copy(update=update)
+        return text
+
+    @classmethod
+    def from_message(cls, text: str) -> DerivationSummary | None:
+        """What a termination message says; None where it is no summary (a killed container leaves none)."""
+        try:
+            return cls.model_validate_json(text)
+        except ValueError:
+            return None
