@@ -135,9 +135,17 @@ class Strategy(Shape):
     outer_momentum: float = Field(default=0.0, ge=0, lt=1)
 
 
+class LocalCheckpointing(Shape):
+    """`path` is where a volume is mounted in the workers."""
+
+    path: str = Field(pattern="^/")
+    every_steps: int = Field(ge=1)
+
+
 class Checkpointing(Shape):
     every_steps: int = Field(default=50, ge=1)
     keep: int = Field(default=2, ge=1)
+    local: LocalCheckpointing | None = None
 
 
 class EarlyStopping(Shape):

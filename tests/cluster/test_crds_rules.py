@@ -294,6 +294,17 @@ REFUSED: dict[str, tuple[Manifest, list[str]]] = {
             " leave it out"
         ],
     ),
+    "own code's local checkpoints": (
+        own_code(checkpoint={"local": {"path": "/checkpoints", "everySteps": 5}}),
+        ["spec.checkpoint.local: Invalid value: local is of recipes: your own code saves where it likes; leave it out"],
+    ),
+    "local checkpoints in the pod's own folder": (
+        training_job(checkpoint={"local": {"path": "/tmp/here", "everySteps": 5}}),  # noqa: S108
+        [
+            "spec.checkpoint.local.path: Invalid value: \"/tmp/here\": '/tmp/here' is no place for a volume; write an"
+            " absolute path such as /checkpoints, not below /tmp"
+        ],
+    ),
     "a split for own code": (
         own_code(data__split={}),
         [

@@ -7,6 +7,7 @@ import dataclasses
 import datetime
 import multiprocessing
 import pickle
+import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from modelwright_trainer import recipes
 from modelwright_trainer.checkpoint import Checkpoints
 from modelwright_trainer.data import Table
 from modelwright_trainer.failures import Preempted
+from modelwright_trainer.localcheckpoint import LocalCheckpoints
 from modelwright_trainer.onnxgraph import Weights
 from modelwright_trainer.progressfile import Teller
 from modelwright_trainer.split import Rows, split
@@ -32,7 +34,8 @@ from tests.trainer.tables import real
 @dataclasses.dataclass(frozen=True)
 class Case:
     """One training. Those of one `job` go on from each other's checkpoints. `stop_at` is the step after which all are
-    told to stop, `crash_at` the one that none gets past."""
+    told to stop, `crash_at` the one that none gets past. `local_steps` asks for local checkpoints, and `lost` is a rank
+    whose own are gone, as with its node."""
 
     job: str
     hyperparameters: Mapping[str, str] = dataclasses.field(default_factory=dict)
@@ -43,6 +46,8 @@ class Case:
     crash_at: int | None = None
     recipe: str = "mlp"
     task: str = "Classification"
+    local_steps: int | None = None
+    lost: int | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,21 +112,24 @@ def _one(
     case: Case, table: Table, parts: Mapping[str, Rows], rank: int, world_size: int, folder: Path, made: Path
 ) -> Result:
     sizes = {"hiddenSizes": "64,32"} if case.recipe == "mlp" else {}
+    local = {"path": str(folder / "volume"), "everySteps": case.local_steps} if case.local_steps else None
     run = TrainingRun.model_validate(
         {
             "namespace": "team", "name": case.job, "uid": case.job, "attempt": case.attempt,
             "publish": {"model": "m", "version": "1.0.0"}, "store": {"uri": f"file://{folder}/store"},
             "data": {"uri": "file:///digits.parquet", "target": "label", "task": case.task},
             "trainer": {"recipe": case.recipe, "hyperparameters": {**sizes, **case.hyperparameters}},
-            "strategy": case.strategy, "checkpoint": {"everySteps": case.every_steps},
+            "strategy": case.strategy, "checkpoint": {"everySteps": case.every_steps, "local": local},
         }
     )  # fmt: skip
     learner = recipes.learner(run.trainer, run.data, table, parts["train"])
     store = Store(StoreAccess(uri=run.store.uri))
+    if rank == case.lost:
+        shutil.rmtree(folder / "volume" / run.namespace / run.name / run.uid / f"rank-{rank}-of-{world_size}")
     setting = Setting(
         run, learner, table, parts, rank, world_size, torch.device("cpu"), Checkpoints(store, run, rank, made),
         Teller(made, rank), stop=lambda: case.stop_at is not None and training.state.cursor.step >= case.stop_at,
-        losses=made / "losses.txt",
+        losses=made / "losses.txt", local=LocalCheckpoints(run, rank, world_size) if local else None,
     )  # fmt: skip
     training = _Crashing(setting, case.crash_at)
     ended = ""
@@ -130,6 +138,8 @@ def _one(
     except (Preempted, Crash) as error:
         ended = type(error).__name__
         setting.checkpoints.drained()  # so that a crash always finds the same checkpoints
+        if setting.local:
+            setting.local.drained()
     path = made / "losses.txt"
     lines = [line.split() for line in path.read_text().splitlines()] if path.exists() else []
     return Result(

@@ -6,7 +6,7 @@ Losses are compared step by step, relative; after two epochs of 23 steps, the la
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -156,6 +156,33 @@ def test_after_a_crash_it_is_as_if_there_had_been_none(
     assert second.losses == {step: loss for step, loss in calm.losses.items() if step in second.losses}
     assert {**first.losses, **second.losses}.keys() == calm.losses.keys()
     assert same(second, calm)
+
+
+@pytest.fixture(scope="module")
+def resumed_locally(whole: tuple[Mapping[str, Result], Path]) -> Mapping[str, Sequence[Result]]:
+    """As `resumed`, with local checkpoints: what was done before the crash, after it, and after one in which a rank
+    lost its volume."""
+    cases: list[Case] = []
+    for index, strategy in enumerate(STRATEGIES.values()):
+        for named, lost in ((f"local-{index}", None), (f"lost-{index}", 2)):
+            cases.append(Case(named, LONG, strategy, 20, crash_at=37, local_steps=5))
+            cases.append(Case(named, LONG, strategy, 20, attempt=2, local_steps=5, lost=lost))
+    results = trained(4, cases, whole[1])
+    return {name: results[4 * index : 4 * index + 4] for index, name in enumerate(STRATEGIES)}
+
+
+@pytest.mark.parametrize("name", STRATEGIES)
+def test_it_goes_on_from_local_checkpoints_where_all_ranks_have_theirs(
+    name: str, whole: tuple[Mapping[str, Result], Path], resumed_locally: Mapping[str, Sequence[Result]]
+) -> None:
+    calm = whole[0][name]
+    first, second, _, after_loss = resumed_locally[name]
+    assert first.ended == "Crash"
+    assert min(second.losses) == 36
+    assert min(after_loss.losses) < 36, "one rank has lost its own: all go on from the store's"
+    for later in (second, after_loss):
+        assert later.losses == {step: loss for step, loss in calm.losses.items() if step in later.losses}
+        assert same(later, calm)
 
 
 @pytest.fixture(scope="module")

@@ -60,6 +60,31 @@ def test_hyperparameters_are_checked_by_the_recipe(given: dict[str, str], words:
     assert words in wanted.problem
 
 
+def mounted(*paths: str, container: str = "trainer") -> dict[str, Any]:
+    mounts = [{"name": "fast", "mountPath": path} for path in paths]
+    return {"podTemplate": {"spec": {"containers": [{"name": container, "volumeMounts": mounts}]}}}
+
+
+LOCAL = {"local": {"path": "/checkpoints/here", "everySteps": 5}}
+
+
+@pytest.mark.parametrize("workers", [{}, mounted(), mounted("/checkpoint"), mounted("/checkpoints", container="other")])
+def test_local_checkpoints_need_a_volume_of_the_trainer_s(workers: dict[str, Any]) -> None:
+    wanted = resolve.wanted(job(checkpoint=LOCAL, workers=workers), SETTINGS)
+    assert wanted.problem_reason == "InvalidSpec"
+    assert wanted.problem.startswith("spec.checkpoint.local.path: no volume is mounted at /checkpoints/here: add one")
+
+
+@pytest.mark.parametrize("at", ["/checkpoints/here", "/checkpoints", "/checkpoints/"])
+def test_local_checkpoints_are_told_to_the_pods(at: str) -> None:
+    stated = job(checkpoint=LOCAL, workers=mounted(at))
+    assert not resolve.wanted(stated, SETTINGS).problem
+    told = resolve.blueprint(stated, SETTINGS, attempt=1, owner={"uid": "uid"}).run.checkpoint
+    assert told == contract.Checkpointing(
+        every_steps=50, local=contract.LocalCheckpointing(path="/checkpoints/here", every_steps=5)
+    )
+
+
 def test_a_priority_class_is_given_in_one_place() -> None:
     workers = {"priorityClassName": "low", "podTemplate": {"spec": {"priorityClassName": "high"}}}
     wanted = resolve.wanted(job(workers=workers), SETTINGS)

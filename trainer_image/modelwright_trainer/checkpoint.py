@@ -98,7 +98,7 @@ class Checkpoints:
         older than the ones to keep. Waits for the save before where that has not ended, and gives it; raises its
         error."""
         before, began = self.drained(), time.monotonic()
-        copy = _copied(tensors)
+        copy = copied(tensors)
         self._pending = self._writer.submit(self._write, step, copy, dict(state))
         self.waited += time.monotonic() - began
         return before
@@ -157,11 +157,13 @@ class Checkpoints:
             doomed = sorted((path for path in paths if path.startswith(prefix)), key=lambda path: METADATA not in path)
             self._store.remove(f"{self._uri}/{path}" for path in doomed)
 
-    def newest(self, fingerprint: str) -> tuple[Name, dict[str, Any]] | None:
-        """The newest whole checkpoint, brought into this rank's scratch folder, and its state; None where there is
-        none. Rank 0 chooses. Those of other data or hyperparameters are passed over."""
+    def newest(self, fingerprint: str, after: int = -1) -> tuple[Name, dict[str, Any]] | None:
+        """The newest whole checkpoint of a later step than `after`, brought into this rank's scratch folder, and its
+        state; None where there is none. Rank 0 chooses. Those of other data or hyperparameters are passed over."""
         chosen: list[Any] = [None]
         for name in self._listed():
+            if name.step <= after:
+                break
             if self._rank == 0:
                 chosen = [self._brought(name)]
             dist.broadcast_object_list(chosen, src=0)
@@ -213,10 +215,10 @@ class Checkpoints:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _copied(value: Any) -> Any:
+def copied(value: Any) -> Any:
     """A state dict whose tensors, or this rank's shares of them, are copies in main memory."""
     if isinstance(value, torch.Tensor):
         return value.detach().clone() if value.device.type == "cpu" else value.detach().to("cpu")
     if isinstance(value, dict):
-        return {name: _copied(one) for name, one in value.items()}
-    return type(value)(_copied(one) for one in value) if isinstance(value, list | tuple) else value
+        return {name: copied(one) for name, one in value.items()}
+    return type(value)(copied(one) for one in value) if isinstance(value, list | tuple) else value

@@ -23,6 +23,7 @@ from modelwright_trainer.checkpoint import Checkpoints, Saved
 from modelwright_trainer.data import Table
 from modelwright_trainer.failures import Preempted, UserFailed
 from modelwright_trainer.learner import Batch, Learner
+from modelwright_trainer.localcheckpoint import LocalCheckpoints
 from modelwright_trainer.onnxgraph import Weights
 from modelwright_trainer.order import Cursor, Plan, share
 from modelwright_trainer.progressfile import Teller
@@ -55,7 +56,8 @@ class State:
 @dataclasses.dataclass(frozen=True)
 class Setting:
     """What one rank trains with. `stop` says whether this pod was told to stop; `losses` is a file for the loss of
-    each step, or None; `initial` are the weights to begin with, where they are not drawn."""
+    each step, or None; `initial` are the weights to begin with, where they are not drawn; `local` the checkpoints on a
+    volume, where they are asked for."""
 
     run: TrainingRun
     learner: Learner
@@ -69,6 +71,7 @@ class Setting:
     stop: Callable[[], bool]
     losses: Path | None = None
     initial: Weights | None = None
+    local: LocalCheckpoints | None = None
 
 
 class Training:
@@ -89,6 +92,7 @@ class Training:
         self.state = State()
         self.saved_step: int | None = None
         """Of the newest checkpoint, which may not be complete yet."""
+        self._locally_saved_step: int | None = None
         self._pending: list[torch.Tensor] = []
         self._pending_rows: list[int] = []
         self._look_after = 1
@@ -105,6 +109,8 @@ class Training:
         while not self.plan.done(self.state.cursor) and not self.state.stopped_early:
             self._step()
         self._tell_of(self.setting.checkpoints.drained())
+        if self.setting.local is not None:
+            self.setting.local.drained()
         return self.state
 
     def weights(self) -> Weights:
@@ -131,19 +137,25 @@ class Training:
             return self.learner.loss(self.strategy.forward(batch.features), batch)
 
     def _resume(self) -> None:
-        found = self.setting.checkpoints.newest(self.fingerprint)
+        local = self.setting.local.newest(self.fingerprint) if self.setting.local else None
+        stored = self.setting.checkpoints.newest(self.fingerprint, after=local[0].step if local else -1)
+        found = stored or local
         if found is None:
             return
         name, document = found
         tensors = self.strategy.tensors()
-        self.setting.checkpoints.load(name, tensors)
+        if stored or self.setting.local is None:
+            self.setting.checkpoints.load(name, tensors)
+        else:
+            self.setting.local.load(name, tensors)
         self.strategy.restore(tensors)
         self.state = State.parse(document)
         self.saved_step = name.step
         last = self.state.history[-1] if self.state.history else {}
         self.setting.teller.tell(resumed_from_step=name.step, last_checkpoint_step=name.step, **_told(last))
         if self.setting.rank == 0:
-            print(f"resumed from the checkpoint at step {name.step} ({name})", flush=True)
+            of = "checkpoint" if stored else "local checkpoint"
+            print(f"resumed from the {of} at step {name.step} ({name})", flush=True)
 
     def _step(self) -> None:
         setting, state, strategy = self.setting, self.state, self.strategy
@@ -170,7 +182,8 @@ class Training:
         if epoch_ends:
             strategy.meet()
         save = strategy.together and self._is_due(state.cursor.step)
-        if not (epoch_ends or save or len(self._pending) >= self._look_after):
+        save_locally = strategy.together and self._is_due_locally(state.cursor.step)
+        if not (epoch_ends or save or save_locally or len(self._pending) >= self._look_after):
             return
         stop = self._look()
         if epoch_ends:
@@ -178,6 +191,9 @@ class Training:
         if save or stop:
             strategy.meet()
             self._save()
+        elif save_locally:
+            strategy.meet()
+            self._save_locally()
         if stop:
             self._tell_of(setting.checkpoints.drained())
             raise Preempted(state.cursor.step, self.saved_step)
@@ -197,6 +213,13 @@ class Training:
         """Whether a checkpoint is to be written, or was while the ranks were apart."""
         every = self.setting.run.checkpoint.every_steps
         return step // every > (self.saved_step or 0) // every
+
+    def _is_due_locally(self, step: int) -> bool:
+        local = self.setting.local
+        if local is None:
+            return False
+        last = max(self._locally_saved_step or 0, self.saved_step or 0)
+        return step // local.every_steps > last // local.every_steps
 
     def _look(self) -> bool:
         """Gathers the losses since the last look, and whether any rank was told to stop. All ranks add up in the same
@@ -289,6 +312,14 @@ class Training:
         document = {**dataclasses.asdict(self.state), "fingerprint": self.fingerprint}
         self._tell_of(self.setting.checkpoints.save(step, self.strategy.tensors(), document))
         self.saved_step = step
+        self._looked = time.monotonic()
+
+    def _save_locally(self) -> None:
+        step, local = self.state.cursor.step, self.setting.local
+        assert local is not None  # noqa: S101 - it would not be due
+        document = {**dataclasses.asdict(self.state), "fingerprint": self.fingerprint}
+        local.save(step, self.strategy.tensors(), document)
+        self._locally_saved_step = step
         self._looked = time.monotonic()
 
     def _tell_of(self, saved: Saved | None) -> None:

@@ -12,6 +12,7 @@ import shutil
 import signal
 import sys
 import traceback
+from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 
@@ -27,6 +28,7 @@ from modelwright_trainer.data import Table
 from modelwright_trainer.failures import DataFailed, Preempted, UserFailed, failure_of, outcome_of
 from modelwright_trainer.hyperparameters import hyperparameters
 from modelwright_trainer.learner import Fitted
+from modelwright_trainer.localcheckpoint import LocalCheckpoints
 from modelwright_trainer.onnxgraph import Session, Weights
 from modelwright_trainer.order import Cursor
 from modelwright_trainer.outcome import Failed
@@ -53,9 +55,12 @@ def main() -> None:
     faulthandler.register(signal.SIGUSR1, (folder / f"stacks-{rank}.txt").open("w"), all_threads=False)
     run = TrainingRun.model_validate_json(Path(os.environ[JOB_FILE]).read_text())
     teller = Teller(folder, rank)
+    afterwards: list[Callable[[], None]] = []
     try:
-        summary = _work(run, rank, folder, teller)
+        summary = _work(run, rank, folder, teller, afterwards)
         dist.barrier()  # no rank has succeeded before rank 0 has published
+        for done in afterwards:
+            done()
     except BaseException as error:
         if not isinstance(error, Failed):
             traceback.print_exc()
@@ -88,7 +93,8 @@ def _device() -> torch.device:
     return device
 
 
-def _work(run: TrainingRun, rank: int, folder: Path, teller: Teller) -> Summary:
+def _work(run: TrainingRun, rank: int, folder: Path, teller: Teller, afterwards: list[Callable[[], None]]) -> Summary:
+    """`afterwards` is given what is to be done once all ranks have succeeded."""
     torch.use_deterministic_algorithms(True, warn_only=True)
     recipe = hyperparameters(run.trainer)
     device = _device()
@@ -132,9 +138,12 @@ def _work(run: TrainingRun, rank: int, folder: Path, teller: Teller) -> Summary:
     if run.init_from and isinstance(learner, Fitted):
         raise UserFailed(f"spec.trainer.initFrom: {run.trainer.recipe} is fitted at once: leave it out")
     first = initial.weights(store, run.init_from, run.trainer, learner, scratch / "initial") if run.init_from else None
+    local = LocalCheckpoints(run, rank, dist.get_world_size()) if run.checkpoint.local else None
+    if local is not None:
+        afterwards.append(local.remove)
     setting = Setting(
         run, learner, table, parts, rank, dist.get_world_size(), device, Checkpoints(store, run, rank, scratch), teller,
-        stop=lambda: _stopping, losses=folder / "losses.txt", initial=first,
+        stop=lambda: _stopping, losses=folder / "losses.txt", initial=first, local=local,
     )  # fmt: skip
     state, weights = _fitted(setting, learner) if isinstance(learner, Fitted) else _trained(setting)
     teller.tell(phase="Evaluating")

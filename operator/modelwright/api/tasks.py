@@ -74,6 +74,7 @@ def _of_steps(spec: TrainingJobSpec, recipe: str) -> Iterator[str]:
         ("spec.strategy", spec.strategy),
         ("spec.earlyStopping", spec.early_stopping),
         ("spec.checkpoint.everySteps", spec.checkpoint.every_steps),
+        ("spec.checkpoint.local", spec.checkpoint.local),
     ):
         if given is not None:
             yield f"{path}: {recipe} is fitted at once, and not in steps: leave it out"

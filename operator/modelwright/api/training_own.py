@@ -91,6 +91,12 @@ OWN_CODE_RULES: tuple[Rule, ...] = (
         field="checkpoint.everySteps",
     ),
     Rule(
+        f"!{_OWN} || !has(self.checkpoint.local)",
+        "local is of recipes: your own code saves where it likes; leave it out",
+        lambda spec: not is_own(spec) or spec.checkpoint.local is None,
+        field="checkpoint.local",
+    ),
+    Rule(
         f"!{_OWN} || !has(self.data.split)",
         "split is of recipes: your own code divides the rows as it likes; leave it out",
         lambda spec: not is_own(spec) or spec.data.split is None,

@@ -27,6 +27,14 @@ def _subdomain(what: str) -> Rules:
     )
 
 
+_PLACE = "/[A-Za-z0-9._-]+(/[A-Za-z0-9._-]+)*"
+_OF_A_VOLUME = Rules(
+    Rule(
+        cel_matches("self", _PLACE) + " && !self.contains('..') && !self.startsWith('/tmp')",
+        "'{self}' is no place for a volume; write an absolute path such as /checkpoints, not below /tmp",
+        lambda path: re.fullmatch(_PLACE, path) is not None and ".." not in path and not path.startswith("/tmp"),  # noqa: S108
+    )
+)
 PriorityClassName = Annotated[str, StringConstraints(min_length=1, max_length=253), _subdomain("a PriorityClass")]
 # It becomes a label's value.
 QueueName = Annotated[str, StringConstraints(min_length=1, max_length=63), _subdomain("a queue's name")]
@@ -144,6 +152,17 @@ class Strategy(ApiModel):
     )
 
 
+class LocalCheckpoint(ApiModel):
+    """Checkpoints on a volume of the workers' own, more often than the store's. A restarted training goes on from the
+    newest of both, where all its processes find theirs again."""
+
+    path: Annotated[str, StringConstraints(min_length=2, max_length=256), _OF_A_VOLUME] = Field(
+        description="Where workers.podTemplate mounts a volume that outlives a pod, such as a node's folder or a claim,"
+        " with room for two checkpoints."
+    )
+    every_steps: int = Field(ge=1, le=1_000_000, description="Global batches between two of them.")
+
+
 class Checkpoint(ApiModel):
     """What a restarted or resumed training goes on from. One is also written when the job is suspended or evicted."""
 
@@ -154,6 +173,9 @@ class Checkpoint(ApiModel):
         description="With a recipe: global batches between two checkpoints. Left out: 50.",
     )
     keep: int = Field(default=2, ge=1, le=100, description="How many of the newest checkpoints are kept.")
+    local: LocalCheckpoint | None = Field(
+        default=None, description="With a recipe: checkpoints on a volume of the workers' own, besides. Left out: none."
+    )
 
 
 class FailurePolicy(ApiModel):

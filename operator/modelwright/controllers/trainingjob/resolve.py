@@ -16,7 +16,7 @@ from modelwright.api.training_data import Split
 from modelwright.api.training_history import AttemptEnd
 from modelwright.api.training_job import TrainingJob, TrainingProgress
 from modelwright.api.training_own import is_own
-from modelwright.api.training_workers import EarlyStopping, Strategy
+from modelwright.api.training_workers import Checkpoint, EarlyStopping, Strategy
 from modelwright.api.types import seconds
 from modelwright.api.versions import model_version_name
 from modelwright.controllers.podspec import template_overlay
@@ -54,6 +54,11 @@ def _problem(job: TrainingJob, settings: Settings) -> tuple[str, str]:
         return "InvalidSpec", (
             "spec.workers.priorityClassName: given in podTemplate.spec.priorityClassName as well; leave out one of them"
         )
+    if (unmounted := _unmounted(job)) is not None:
+        return "InvalidSpec", (
+            f"spec.checkpoint.local.path: no volume is mounted at {unmounted}: add one by workers.podTemplate.spec, in"
+            " volumes and in volumeMounts of the container trainer"
+        )
     size, processes = job.spec.strategy.shard_size if job.spec.strategy else None, _processes(job)
     if size is not None and job.spec.workers.replicas * processes % size:
         counted = f"{job.spec.workers.replicas} workers with {processes} processes each"
@@ -64,6 +69,28 @@ def _problem(job: TrainingJob, settings: Settings) -> tuple[str, str]:
     if not storage_status(job, settings).uri:
         return "NoStorage", "spec.storage.uri: required, since the operator has no default store (chart: storage.uri)"
     return "", ""
+
+
+def _unmounted(job: TrainingJob) -> str | None:
+    """Where local checkpoints would go, where no volume is mounted there."""
+    local = job.spec.checkpoint.local
+    if local is None:
+        return None
+    containers = template_overlay(job.spec.workers.pod_template).get("spec", {}).get("containers") or ()
+    trainers = [one for one in containers if isinstance(one, dict) and one.get("name") == children.CONTAINER]
+    mounts = [mount for one in trainers for mount in one.get("volumeMounts") or ()]
+    places = [str(mount.get("mountPath", "")).rstrip("/") for mount in mounts if isinstance(mount, dict)]
+    covered = any(place and f"{local.path}/".startswith(f"{place}/") for place in places)
+    return None if covered else local.path
+
+
+def _checkpointing(stated: Checkpoint) -> contract.Checkpointing:
+    local = stated.local
+    return contract.Checkpointing(
+        every_steps=stated.every_steps or 50,
+        keep=stated.keep,
+        local=contract.LocalCheckpointing(path=local.path, every_steps=local.every_steps) if local else None,
+    )
 
 
 def version_name(job: TrainingJob) -> str:
@@ -235,7 +262,7 @@ def _run(job: TrainingJob, storage: StorageStatus, attempt: int, workers: int) -
         workers=_workers(job, attempt, workers),
         strategy=_strategy(spec.strategy or Strategy()),
         early_stopping=_early_stopping(spec.early_stopping),
-        checkpoint=contract.Checkpointing(every_steps=spec.checkpoint.every_steps or 50, keep=spec.checkpoint.keep),
+        checkpoint=_checkpointing(spec.checkpoint),
         evaluation=contract.Evaluation(gates=_gates(job)),
         grace_seconds=grace.program_seconds(job),
         stall_seconds=seconds(spec.failure_policy.stall_timeout),
