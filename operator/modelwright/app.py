@@ -19,6 +19,8 @@ from modelwright.controllers.inferenceservice import observed as serving
 from modelwright.controllers.inferenceservice.observed import SERVICE_LABEL
 from modelwright.controllers.inferenceservice.reconcile import Caches, InferenceServiceController
 from modelwright.controllers.model.reconcile import ModelController
+from modelwright.controllers.modelversion import derive_observed as deriving
+from modelwright.controllers.modelversion.derive import Derivation, DerivedCaches
 from modelwright.controllers.modelversion.observed import (
     VERSION_LABEL,
     VersionView,
@@ -91,7 +93,12 @@ class Operator:
             MODELVERSIONS,
             version_view,
             self._version_changed,
-            indexes={"model": lambda view: (Key(view.key.namespace, view.model),)},
+            indexes={
+                "model": lambda view: (Key(view.key.namespace, view.model),),
+                # Those that are made of it, or compared with it.
+                "needed": lambda view: {Key(view.key.namespace, name) for name in (*view.parents, *view.compared)},
+                "dataset": lambda view: {Key(view.key.namespace, name) for name in view.datasets},
+            },
         )
         self._training = TrainingJobController(
             client, settings, self._objects[TRAININGJOBS], jobs, pods, self._versions, self._objects[DATASETS], lost
@@ -103,6 +110,7 @@ class Operator:
             self._objects[TRAININGJOBS],
             self._children(MODELVERSIONS, JOBS, check_view, VERSION_LABEL, lambda job: job.version),
             self._children(MODELVERSIONS, PODS, check_pod_view, VERSION_LABEL, lambda pod: pod.version),
+            self._derivation(settings),
         )
         dataset = DatasetController(
             client,
@@ -123,6 +131,21 @@ class Operator:
             (INFERENCESERVICES, self._serving.reconcile),
         ):
             self._queues[resource] = WorkQueue(reconcile, name=resource.plural, metrics=metrics)
+
+    def _derivation(self, settings: Settings) -> Derivation:
+        caches = DerivedCaches(
+            objects=self._objects[MODELVERSIONS],
+            models=self._objects[MODELS],
+            datasets=self._objects[DATASETS],
+            versions=self._versions,
+            jobs=self._children(
+                MODELVERSIONS, JOBS, deriving.stage_job_view, deriving.DERIVED_LABEL, lambda one: one.version
+            ),
+            pods=self._children(
+                MODELVERSIONS, PODS, deriving.stage_pod_view, deriving.DERIVED_LABEL, lambda one: one.version
+            ),
+        )
+        return Derivation(self._client, settings, caches)
 
     def _reflector(
         self, resource: Resource, project: Callable[[Object], T], changed: OnChange[T], **options: Any
@@ -189,6 +212,8 @@ class Operator:
         if view.training_job and (old is None or new is None):
             self._queues[TRAININGJOBS].add(Key(key.namespace, view.training_job))
         self._wake_readers(MODELVERSIONS, key)
+        for child in self._versions.by_index("needed", key):
+            self._queues[MODELVERSIONS].add(child.key)
 
     def _wake_services(self, namespace: str, model: str) -> None:
         """Those that serve the model, for what its versions and channels are now."""
@@ -207,8 +232,13 @@ class Operator:
         self._queues[resource].add(key)
         if resource == MODELS:
             self._wake_services(*key)
+            for version in self._versions.by_index("model", key):
+                if version.has_channel and not version.ready:
+                    self._queues[MODELVERSIONS].add(version.key)
         if resource == DATASETS:
             self._wake_readers(DATASETS, key)
+            for version in self._versions.by_index("dataset", key):
+                self._queues[MODELVERSIONS].add(version.key)
         if resource == INFERENCESERVICES:
             model = Key(key.namespace, obj["spec"]["model"]["name"])
             if deleted:

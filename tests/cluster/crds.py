@@ -59,6 +59,20 @@ def model_version(name: str = "digits-v1-0-0", **at: Any) -> Manifest:
     return edited({"apiVersion": API_VERSION, "kind": "ModelVersion", "metadata": {"name": name}, "spec": spec}, **at)
 
 
+def compressed(*steps: Manifest, **at: Any) -> Manifest:
+    """A ModelVersion that is compressed in `steps`; `at` is as of `training_job`."""
+    source = {"compress": {"from": {"version": "1.0.0"}, "steps": list(steps) or [{"prune": {"sparsity": "0.9"}}]}}
+    variant = at.pop("variant", "small")
+    name = f"digits-v1-0-0--{variant}" if variant else "digits-v1-0-0"
+    return model_version(name, variant=variant, source=source, **at)
+
+
+def combined(*members: Manifest, **at: Any) -> Manifest:
+    """A ModelVersion that is combined of `members`; `at` is as of `training_job`."""
+    source = {"combine": {"members": list(members) or [{"version": "1.0.0"}, {"version": "1.1.0"}]}}
+    return model_version("digits-v2-0-0", version="2.0.0", source=source, **at)
+
+
 def model(name: str = "digits", **channels: Any) -> Manifest:
     return {
         "apiVersion": API_VERSION,

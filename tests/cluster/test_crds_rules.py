@@ -12,7 +12,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from devcluster.light import LightCluster
 from tests.cluster import crds
-from tests.cluster.crds import Manifest, dataset, model, model_version, own_code, training_job
+from tests.cluster.crds import Manifest, combined, compressed, dataset, model, model_version, own_code, training_job
 
 LONG = "a" * 41
 DIGEST = "sha256:" + "0" * 64
@@ -539,7 +539,244 @@ REFUSED: dict[str, tuple[Manifest, list[str]]] = {
     ),
     "a version of nothing": (
         model_version(source={}),
-        ["spec.source: Invalid value: give exactly one of trainingJobRef and artifact"],
+        ["spec.source: Invalid value: give exactly one of trainingJobRef, artifact, compress and combine"],
+    ),
+    "a version of two sources": (
+        compressed(source__trainingJobRef={"name": "digits-v1-0-0"}),
+        ["spec.source: Invalid value: give exactly one of trainingJobRef, artifact, compress and combine"],
+    ),
+    "a store of a version that is trained": (
+        model_version(storage={"uri": "s3://abc"}),
+        [
+            "spec.storage: Invalid value: storage is of compress and combine; of an artifact it is"
+            " source.artifact.storage: leave it out"
+        ],
+    ),
+    "an evaluation of a version that is trained": (
+        model_version(evaluation={"split": "test"}),
+        [
+            "spec.evaluation: Invalid value: evaluation is of compress and combine; a TrainingJob has its own: leave it"
+            " out"
+        ],
+    ),
+    "a compression that would overwrite its parent": (
+        compressed(variant=None),
+        [
+            "spec.variant: Invalid value: a form of 1.0.0 under the same version must have another variant than its"
+            " parent: give variant, such as int8"
+        ],
+    ),
+    "a compression out of itself": (
+        compressed(source__compress__from={"version": "1.0.0", "variant": "small"}),
+        [
+            "spec.source.compress.from: Invalid value: 1.0.0 of variant small cannot be compressed out of itself; name"
+            " another version in from, or write another variant"
+        ],
+    ),
+    "no steps": (
+        compressed(source__compress__steps=[]),
+        ["spec.source.compress.steps: Invalid value: there is nothing to do; write one step or more"],
+    ),
+    "a step that is two": (
+        compressed({"merge": {}, "cluster": {}}),
+        [
+            "spec.source.compress.steps[0]: Invalid value: a step is exactly one of prune, merge, cluster, lowRank,"
+            " distill and quantize; write one item for each"
+        ],
+    ),
+    "a step that is none": (
+        compressed({}),
+        [
+            "spec.source.compress.steps[0]: Invalid value: a step is exactly one of prune, merge, cluster, lowRank,"
+            " distill and quantize; write one item for each"
+        ],
+    ),
+    "a step after the module is gone": (
+        compressed({"quantize": {"scheme": "Int8Dynamic"}}, {"cluster": {}}),
+        [
+            "spec.source.compress.steps: Invalid value: quantize comes last, and once: after it there is no module that"
+            " another step could change"
+        ],
+    ),
+    "rows to calibrate nothing with": (
+        compressed({"quantize": {"scheme": "Int8Dynamic"}}, source__compress__calibration={"rows": 64}),
+        [
+            "spec.source.compress.calibration: Invalid value: calibration is of a step quantize with the scheme"
+            " Int8Static; leave it out"
+        ],
+    ),
+    "calibration on the test split": (
+        compressed({"quantize": {"scheme": "Int8Static"}}, source__compress__calibration={"split": "test"}),
+        ['spec.source.compress.calibration.split: Unsupported value: "test": supported values: "train", "validation"'],
+    ),
+    "a pruning of nothing": (
+        compressed({"prune": {}}),
+        [
+            'spec.source.compress.steps[0].prune: Invalid value: give sparsity, the share that goes, such as "0.9";'
+            " but leave it out with NofM, where pattern says it"
+        ],
+    ),
+    "a pruning of all": (
+        compressed({"prune": {"sparsity": "1"}}),
+        [
+            "spec.source.compress.steps[0].prune.sparsity: Invalid value: sparsity 1 must lie between 0 and 1, without"
+            ' them; write a decimal such as "0.9"'
+        ],
+    ),
+    "a pattern of single weights": (
+        compressed({"prune": {"sparsity": "0.5", "pattern": "2:4"}}),
+        [
+            "spec.source.compress.steps[0].prune: Invalid value: pattern is of granularity NofM, which needs it: write"
+            " both, such as 2:4, or none of them"
+        ],
+    ),
+    "a pattern that keeps all": (
+        compressed({"prune": {"granularity": "NofM", "pattern": "4:4"}}),
+        [
+            "spec.source.compress.steps[0].prune.pattern: Invalid value: \"4:4\": '4:4' keeps all weights; the first"
+            " number is of those that stay, and below the second, such as 2:4"
+        ],
+    ),
+    "a pattern that is none": (
+        compressed({"prune": {"granularity": "NofM", "pattern": "2of4"}}),
+        [
+            "spec.source.compress.steps[0].prune.pattern: Invalid value: \"2of4\": '2of4' is not a pattern; write how"
+            " many of how many weights in a row stay, such as 2:4"
+        ],
+    ),
+    "rounds without training": (
+        compressed({"prune": {"sparsity": "0.9", "rounds": 4}}),
+        [
+            "spec.source.compress.steps[0].prune: Invalid value: rounds and the method Movement are of training; give"
+            " finetune.epochs"
+        ],
+    ),
+    "a training without a rate": (
+        compressed({"cluster": {"finetune": {"epochs": 2, "learningRate": "0"}}}),
+        [
+            "spec.source.compress.steps[0].cluster.finetune.learningRate: Invalid value: learningRate 0 must be above"
+            ' 0; write a decimal such as "0.001"'
+        ],
+    ),
+    "a threshold that nothing reaches": (
+        compressed({"merge": {"threshold": "1.0"}}),
+        [
+            "spec.source.compress.steps[0].merge.threshold: Invalid value: threshold 1.0 must lie between 0 and 1,"
+            ' without them; write a decimal such as "0.95"'
+        ],
+    ),
+    "an energy of nothing": (
+        compressed({"lowRank": {"energy": "0"}}),
+        [
+            "spec.source.compress.steps[0].lowRank.energy: Invalid value: energy 0 must lie between 0 and 1, without"
+            ' them; write a decimal such as "0.95"'
+        ],
+    ),
+    "a temperature of nothing": (
+        compressed({"distill": {"recipe": "mlp", "temperature": "0"}}),
+        [
+            "spec.source.compress.steps[0].distill.temperature: Invalid value: temperature 0 must be above 0; write a"
+            ' decimal such as "2"'
+        ],
+    ),
+    "too many bits": (
+        compressed({"cluster": {"bits": 9}}),
+        [
+            "spec.source.compress.steps[0].cluster.bits: Invalid value: 9: spec.source.compress.steps[0].cluster.bits"
+            " in body should be less than or equal to 8"
+        ],
+    ),
+    "a compression's pod with an account": (
+        compressed(source__compress__podTemplate={"spec": {"serviceAccountName": "me"}}),
+        [
+            "spec.source.compress.podTemplate.spec: Invalid value: serviceAccountName, serviceAccount and"
+            " automountServiceAccountToken cannot be set: workers hold no credentials of Kubernetes"
+        ],
+    ),
+    "a combination of one": (
+        combined({"version": "1.0.0"}),
+        ["spec.source.combine.members: Invalid value: one version is no combination; write two members or more"],
+    ),
+    "a member twice": (
+        combined({"version": "1.0.0"}, {"version": "1.1.0"}, {"version": "1.0.0"}),
+        ["spec.source.combine.members: Invalid value: each version once; a member that counts more has a weight"],
+    ),
+    "a member that is itself": (
+        combined({"version": "1.0.0"}, {"version": "2.0.0"}),
+        ["spec.source.combine.members: Invalid value: 2.0.0 cannot be a member of itself; take it out of members"],
+    ),
+    "weights of a mean": (
+        combined({"version": "1.0.0", "weight": "2"}, {"version": "1.1.0"}),
+        [
+            "spec.source.combine.members: Invalid value: weight is of the methods Vote and Weighted, and Mean counts"
+            " all alike or by itself; leave it out"
+        ],
+    ),
+    "a member that counts nothing": (
+        combined({"version": "1.0.0", "weight": "0"}, {"version": "1.1.0"}, source__combine__method="Vote"),
+        ['spec.source.combine.members[0].weight: Invalid value: weight 0 must be above 0; write a decimal such as "1"'],
+    ),
+    "a version's gate without a bound": (
+        compressed(evaluation={"gates": [{"metric": "accuracy"}]}),
+        ["spec.evaluation.gates[0]: Invalid value: give min, max or maxRegression"],
+    ),
+    "a version's gate that nothing passes": (
+        compressed(evaluation={"gates": [{"metric": "log_loss", "min": "2", "max": "1"}]}),
+        ["spec.evaluation.gates[0]: Invalid value: no figure can pass: min is above max"],
+    ),
+    "a regression in percent": (
+        compressed(evaluation={"gates": [{"metric": "accuracy", "maxRegression": "1.5"}]}),
+        ['spec.evaluation.gates[0]: Invalid value: accuracy lies between 0 and 1; write 93 % as "0.93"'],
+    ),
+    "a regression that is none": (
+        compressed(evaluation={"gates": [{"metric": "log_loss", "maxRegression": "-1"}]}),
+        [
+            "spec.evaluation.gates[0].maxRegression: Invalid value: maxRegression -1 is below 0; write how much worse"
+            ' it may be, such as "0.01"'
+        ],
+    ),
+    "a comparison of nothing": (
+        compressed(evaluation={"gates": [{"metric": "accuracy", "min": "0.9", "against": {"channel": "stable"}}]}),
+        [
+            "spec.evaluation.gates[0].against: Invalid value: against is what maxRegression is compared with; give"
+            " both, or leave it out"
+        ],
+    ),
+    "a comparison with two": (
+        compressed(
+            evaluation={
+                "gates": [
+                    {"metric": "accuracy", "maxRegression": "0.1", "against": {"channel": "stable", "version": "1.0.0"}}
+                ]
+            }
+        ),
+        ["spec.evaluation.gates[0].against: Invalid value: give exactly one of version and channel"],
+    ),
+    "a channel's own variant": (
+        compressed(
+            evaluation={
+                "gates": [
+                    {"metric": "accuracy", "maxRegression": "0.1", "against": {"channel": "stable", "variant": "int8"}}
+                ]
+            }
+        ),
+        [
+            "spec.evaluation.gates[0].against.variant: Invalid value: variant is of version; a channel says itself"
+            " which it points at: leave it out"
+        ],
+    ),
+    "a comparison with itself": (
+        compressed(
+            evaluation={
+                "gates": [
+                    {"metric": "accuracy", "maxRegression": "0.1", "against": {"version": "1.0.0", "variant": "small"}}
+                ]
+            }
+        ),
+        [
+            "spec.evaluation.gates: Invalid value: a gate compares 1.0.0 with itself; name another version or a channel"
+            " in against, or leave it out"
+        ],
     ),
     # Model
     "a channel that points at nothing": (
@@ -565,6 +802,7 @@ REFUSED: dict[str, tuple[Manifest, list[str]]] = {
 
 IN_OTHER_WORDS = {
     "a version as a number", "a hyperparameter's name that is too long", "no workers", "too many workers",
+    "too many bits",
 }  # fmt: skip
 
 TAKEN: dict[str, Manifest] = {
@@ -635,6 +873,34 @@ TAKEN: dict[str, Manifest] = {
     "no validation split": training_job(data__split={"train": "0.9", "validation": "0", "test": "0.1"}),
     "thirds": training_job(data__split={"train": "0.333333", "validation": "0.333333", "test": "0.333334"}),
     "a variant": model_version("digits-v1-0-0-rc-1--int8", version="1.0.0-rc.1", variant="int8"),
+    "the smallest compression": compressed(),
+    "all steps": compressed(
+        {"prune": {"method": "Movement", "granularity": "Structured", "sparsity": "0.5", "rounds": 3,
+                   "finetune": {"epochs": 3, "learningRate": "0.01", "batchSize": 32, "distillation": "0.5"}}},
+        {"prune": {"granularity": "NofM", "pattern": "2:4"}},
+        {"merge": {"threshold": "0.9"}},
+        {"lowRank": {"energy": "0.99", "finetune": {"epochs": 1}}},
+        {"distill": {"recipe": "mlp", "hyperparameters": {"hiddenSizes": "8"}, "temperature": "4.5"}},
+        {"cluster": {"bits": 3}},
+        {"quantize": {"scheme": "Int8Static"}},
+        source__compress__calibration={"split": "validation", "rows": 64},
+        source__compress__seed=7,
+        source__compress__resources={"requests": {"cpu": "500m"}},
+        storage={"uri": "s3://abc/x", "secretRef": {"name": "store"}},
+        evaluation={"datasetRef": {"name": "rows"}, "split": "validation", "gates": [
+            {"metric": "accuracy", "min": "0.9", "maxRegression": "0.01", "against": {"channel": "stable"}},
+            {"metric": "log_loss", "maxRegression": "0.1", "against": {"version": "1.1.0", "variant": "int8"}},
+            {"metric": "f1_macro", "maxRegression": "0"},
+        ]},
+    ),
+    "a compression under another version": model_version(
+        "digits-v1-0-1", version="1.0.1",
+        source={"compress": {"from": {"version": "1.0.0", "variant": "big"}, "steps": [{"cluster": {}}]}},
+    ),
+    "the smallest combination": combined(),
+    "a vote of weights": combined(
+        {"version": "1.0.0", "weight": "2"}, {"version": "1.0.0", "variant": "int8"}, source__combine__method="Vote"
+    ),
     "a model without channels": {
         "apiVersion": crds.API_VERSION, "kind": "Model", "metadata": {"name": "digits"}, "spec": {},
     },

@@ -37,7 +37,8 @@ USUAL: frozenset[Metric] = frozenset(
 """What status shows of those that are measured, where the user does not say."""
 SHARES: tuple[Metric, ...] = ("accuracy", "balanced_accuracy", *_BY_CLASS)
 """Shares of rows, or means of such."""
-_AT_MOST_ONE: tuple[Metric, ...] = (*SHARES, "auroc", "average_precision", "calibration_error")
+AT_MOST_ONE: tuple[Metric, ...] = (*SHARES, "auroc", "average_precision", "calibration_error")
+CEL_AT_MOST_ONE = f"[{', '.join(repr(metric) for metric in AT_MOST_ONE)}]"
 
 
 def _cel_is_number(bound: str) -> str:
@@ -63,13 +64,13 @@ class Gate(ApiModel):
             lambda gate: gate.min is None or gate.max is None or Decimal(gate.min) <= Decimal(gate.max),
         ),
         Rule(
-            f"!(self.metric in [{', '.join(repr(metric) for metric in _AT_MOST_ONE)}]) || "
+            f"!(self.metric in {CEL_AT_MOST_ONE}) || "
             + " && ".join(
                 f"(!({_cel_is_number(bound)}) || (double(self.{bound}) >= 0.0 && double(self.{bound}) <= 1.0))"
                 for bound in ("min", "max")
             ),
             '{self.metric} lies between 0 and 1; write 93 % as "0.93"',
-            lambda gate: gate.metric not in _AT_MOST_ONE or all(
+            lambda gate: gate.metric not in AT_MOST_ONE or all(
                 bound is None or 0 <= Decimal(bound) <= 1 for bound in (gate.min, gate.max)
             ),
         ),

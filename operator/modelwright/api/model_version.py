@@ -21,11 +21,16 @@ from modelwright.api.base import (
 )
 from modelwright.api.conditions import CONDITIONS_SCHEMA, Condition, before_the_first_look, conditions_field
 from modelwright.api.rules import Rule
-from modelwright.api.storage import ArtifactStatus, StoreReach
+from modelwright.api.storage import ArtifactStatus, Storage, StorageStatus, StoreReach
 from modelwright.api.types import Digest, Figure, Items, ManifestUri, Name, Variant, Version
+from modelwright.api.version_combine import Combine
+from modelwright.api.version_compress import Compress, VersionChoice
+from modelwright.api.version_derived import DERIVED_RULES
+from modelwright.api.version_evaluation import VersionEvaluation
+from modelwright.api.version_status import MOST_STAGES, EvaluationStatus, Parents, VersionSize, VersionStep
 from modelwright.api.versions import model_version_name
 
-VersionPhase = Literal["Pending", "Ready", "Failed"]
+VersionPhase = Literal["Pending", "Running", "Ready", "Failed"]
 
 
 class ImportedArtifact(ApiModel):
@@ -50,13 +55,26 @@ class VersionSource(ApiModel):
         description="An artifact in a store. A Job checks every digest, and that it answers as its golden samples say.",
     )
 
+    compress: Compress | None = Field(
+        default=None, description="Another version, made smaller or faster in Jobs, step by step."
+    )
+    combine: Combine | None = Field(default=None, description="Several versions, whose answers become one.")
+
     rules: ClassVar[tuple[Rule, ...]] = (
         Rule(
-            "has(self.trainingJobRef) != has(self.artifact)",
-            "give exactly one of trainingJobRef and artifact",
-            lambda source: (source.training_job_ref is None) != (source.artifact is None),
+            "[has(self.trainingJobRef), has(self.artifact), has(self.compress), has(self.combine)]"
+            ".filter(given, given).size() == 1",
+            "give exactly one of trainingJobRef, artifact, compress and combine",
+            lambda source: sum(getattr(source, name) is not None for name in type(source).model_fields) == 1,
         ),
     )
+
+    @property
+    def parents(self) -> tuple[VersionChoice, ...]:
+        """The versions that it is made of."""
+        if self.compress is not None:
+            return (self.compress.from_,)
+        return self.combine.members if self.combine is not None else ()
 
 
 class ModelVersionSpec(ApiModel):
@@ -71,9 +89,20 @@ class ModelVersionSpec(ApiModel):
         description="A form of the same version that runs otherwise, such as int8. Left out: the original.",
     )
     source: VersionSource = Field(description="What the version is made of.")
+    storage: Storage | None = Field(
+        default=None,
+        description="With compress and combine: the store that the version is written to, and those that it is made of"
+        " are read from.",
+    )
+    evaluation: VersionEvaluation | None = Field(
+        default=None,
+        description="With compress and combine: how it is measured, and how good it must be. Left out: on the test"
+        " split of the data that what it is made of was trained on, without gates.",
+    )
 
     rules: ClassVar[tuple[Rule, ...]] = (
         Rule("self == oldSelf", "a version is immutable; create another ModelVersion, with another version or variant"),
+        *DERIVED_RULES,
     )
 
 
@@ -86,6 +115,13 @@ class VersionLineage(StatusModel):
         default=None, max_length=1024, description="The data that it was trained on; of a Dataset its manifest."
     )
     dataset_digest: str | None = Field(default=None, max_length=71, description="sha256 of the Dataset's manifest.")
+    parents: Parents | None = Field(
+        default=None,
+        description="The versions that it is made of, as they were when the work began. Of one that is compressed the"
+        " training is its parent's.",
+    )
+    steps: int | None = Field(default=None, ge=0, description="How many steps of compression lie between it and them.")
+    method: str | None = Field(default=None, max_length=32, description="How the parents were combined.")
 
 
 class ModelVersionStatus(StatusModel):
@@ -93,7 +129,8 @@ class ModelVersionStatus(StatusModel):
 
     phase: VersionPhase = Field(
         default="Pending",
-        description="For people's eyes; programs read the conditions. Pending: not published, or not checked yet.",
+        description="For people's eyes; programs read the conditions. Pending: not published, or not checked yet."
+        " Running: it is made out of others.",
     )
     observed_generation: int | None = Field(default=None, ge=0, description="The generation that status is about.")
     conditions: Items[Condition] | None = Field(
@@ -104,6 +141,16 @@ class ModelVersionStatus(StatusModel):
         default=None, max_length=64, description="Measured on the test split; decimals by the metric's name."
     )
     lineage: VersionLineage | None = Field(default=None, description="Where it came from.")
+    steps: Items[VersionStep] | None = Field(
+        default=None, max_length=MOST_STAGES, description="Of compress and combine: what was done, and what it did."
+    )
+    size: VersionSize | None = Field(
+        default=None, description="Of compress and combine: size and speed of what it is made of, and its own."
+    )
+    evaluation: EvaluationStatus | None = Field(
+        default=None, description="Of compress and combine: what it is measured on and compared with."
+    )
+    storage: StorageStatus | None = Field(default=None, description="Of compress and combine: the store that is used.")
 
 
 def _named(version: ModelVersion) -> str:
@@ -150,6 +197,12 @@ class ModelVersion(ApiObject):
             Column("Reason", '.status.conditions[?(@.type=="Ready")].reason', "Why it is ready, or not."),
             AGE,
             Column("Digest", ".status.artifact.digest", "sha256 of the artifact's manifest.", priority=1),
+            Column(
+                "Bytes", ".status.size.version.bytes", "Size of the files that a server loads.", "integer", priority=1
+            ),
+            Column(
+                "Made of", ".status.lineage.parents[0].name", "What it is made of; of several the first.", priority=1
+            ),
             Column("Trained by", ".status.lineage.trainingJob.name", "The TrainingJob.", priority=1),
             Column("Message", '.status.conditions[?(@.type=="Ready")].message', "Why, in words.", priority=1),
         ),

@@ -6,10 +6,17 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeGuard
 
+from modelwright.api.base import StatusRef
 from modelwright.api.pods import PodTemplateOverlay
+from modelwright.api.storage import Storage, StorageStatus
+from modelwright.contract import Outcome
 from modelwright.kube.resources import Object
+from modelwright.settings import Settings
 
 _USER = 10001
+# Beside evictions, which are not counted: a store that does not answer, a container that was killed.
+RETRIES = 2
+_FINAL = tuple(outcome.code for outcome in Outcome if outcome.code and not outcome.retried)
 
 
 def pod_security() -> Object:
@@ -36,9 +43,34 @@ def without_credentials(spec: Mapping[str, Any]) -> Object:
     return {**kept, "automountServiceAccountToken": False}
 
 
+def failure_policy(container: str) -> Object:
+    """Of a Job: evictions are not counted, and an outcome that another try cannot change ends it."""
+    return {
+        "rules": [
+            {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]},
+            {
+                "action": "FailJob",
+                "onExitCodes": {"containerName": container, "operator": "In", "values": list(_FINAL)},
+            },
+        ]
+    }
+
+
 def store_bucket(uri: str) -> str:
     """The store that an object lies in: how to reach it is all that a pod is told beside the object's URI."""
     return "/".join(uri.split("/")[:3]) if uri.startswith("s3://") else "file:///"
+
+
+def store_used(stated: Storage | None, settings: Settings) -> StorageStatus:
+    """The store that is used: what the spec leaves out is the operator's."""
+    stated, defaults = stated or Storage(), settings.storage
+    secret = stated.secret_ref.name if stated.secret_ref else defaults.secret
+    return StorageStatus(
+        uri=stated.uri or defaults.uri,
+        endpoint=stated.endpoint or defaults.endpoint or None,
+        region=stated.region or defaults.region or None,
+        secret_ref=StatusRef(name=secret) if secret else None,
+    )
 
 
 def template_overlay(template: PodTemplateOverlay | None) -> Object:

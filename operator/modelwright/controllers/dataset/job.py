@@ -7,16 +7,18 @@ import hashlib
 import json
 
 from modelwright import datasets
-from modelwright.api.base import StatusRef
 from modelwright.api.dataset import Dataset
 from modelwright.api.dataset_split import fraction
-from modelwright.api.storage import Storage, StorageStatus
-from modelwright.contract import Outcome, Split, StoreAccess
+from modelwright.api.storage import StorageStatus
+from modelwright.contract import Split, StoreAccess
 from modelwright.controllers.dataset.observed import DATASET_LABEL, HASH_ANNOTATION
 from modelwright.controllers.podspec import (
+    RETRIES,
     container_security,
+    failure_policy,
     overlaid,
     pod_security,
+    store_used,
     template_overlay,
     without_credentials,
 )
@@ -25,21 +27,6 @@ from modelwright.settings import Settings
 
 CONTAINER = "dataset"
 _PARTS: tuple[datasets.PartName, ...] = ("train", "validation", "test")
-# Beside evictions, which are not counted: a store that does not answer, a container that was killed.
-_RETRIES = 2
-_FINAL = tuple(outcome.code for outcome in Outcome if outcome.code and not outcome.retried)
-
-
-def storage_status(dataset: Dataset, settings: Settings) -> StorageStatus:
-    """The store that is used: what the spec leaves out is the operator's."""
-    stated, defaults = dataset.spec.storage or Storage(), settings.storage
-    secret = stated.secret_ref.name if stated.secret_ref else defaults.secret
-    return StorageStatus(
-        uri=stated.uri or defaults.uri,
-        endpoint=stated.endpoint or defaults.endpoint or None,
-        region=stated.region or defaults.region or None,
-        secret_ref=StatusRef(name=secret) if secret else None,
-    )
 
 
 def run_hash(dataset: Dataset) -> str:
@@ -90,7 +77,7 @@ def _split(dataset: Dataset) -> Split | datasets.Given:
 
 
 def dataset_job(dataset: Dataset, settings: Settings, owner: Object) -> Object:
-    storage = storage_status(dataset, settings)
+    storage = store_used(dataset.spec.storage, settings)
     secret = storage.secret_ref.name if storage.secret_ref else ""
     labels = {"app.kubernetes.io/managed-by": "modelwright", DATASET_LABEL: dataset.metadata.name}
     container = {
@@ -126,17 +113,9 @@ def dataset_job(dataset: Dataset, settings: Settings, owner: Object) -> Object:
             "ownerReferences": [dict(owner)],
         },
         "spec": {
-            "backoffLimit": _RETRIES,
+            "backoffLimit": RETRIES,
             "podReplacementPolicy": "Failed",
-            "podFailurePolicy": {
-                "rules": [
-                    {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]},
-                    {
-                        "action": "FailJob",
-                        "onExitCodes": {"containerName": CONTAINER, "operator": "In", "values": list(_FINAL)},
-                    },
-                ]
-            },
+            "podFailurePolicy": failure_policy(CONTAINER),
             "template": {"metadata": merged["metadata"], "spec": without_credentials(merged["spec"])},
         },
     }

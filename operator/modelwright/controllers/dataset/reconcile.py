@@ -11,6 +11,7 @@ from modelwright.api.errors import problems
 from modelwright.controllers.dataset import job
 from modelwright.controllers.dataset.observed import JobView, PodView
 from modelwright.controllers.dataset.plan import Plan, plan
+from modelwright.controllers.podspec import store_used
 from modelwright.controllers.shell import NameTaken, Objects, create_once
 from modelwright.kube import conditions, errors
 from modelwright.kube.client import Client
@@ -51,7 +52,7 @@ class DatasetController:
             return None
         jobs = self._jobs.owned_by(dataset.metadata.uid)
         pods = [(one.uid, pod) for one in jobs for pod in self._pods.owned_by(one.uid)]
-        storage = job.storage_status(dataset, self._settings)
+        storage = store_used(dataset.spec.storage, self._settings)
         made = plan(dataset, job.run_hash(dataset), storage, jobs, pods)
         for ended in made.end:
             await self._client.delete(JOBS, ended.name, key.namespace, uid=ended.uid)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
+from modelwright.api.versions import model_version_name
 from modelwright.kube.resources import Key, Object
 
 VERSION_LABEL = "modelwright.dev/modelversion"
@@ -11,7 +13,10 @@ VERSION_LABEL = "modelwright.dev/modelversion"
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class VersionView:
-    """A ModelVersion. `training_job` is the name in its source; `digest` and `uri` are empty until it is Ready."""
+    """A ModelVersion. `training_job` is the name in its source; `digest` and `uri` are empty until it is Ready.
+
+    `failure` is why nothing goes on until a person acts, else empty. `parents` are the names of the versions that it is
+    made of; `compared`, `datasets` and `has_channel` are what else it may wait for: versions, Datasets, its Model."""
 
     key: Key
     model: str
@@ -22,6 +27,11 @@ class VersionView:
     digest: str
     uri: str
     deleting: bool
+    failure: str = ""
+    parents: tuple[str, ...] = ()
+    compared: tuple[str, ...] = ()
+    datasets: tuple[str, ...] = ()
+    has_channel: bool = False
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -59,7 +69,30 @@ def version_view(obj: Object) -> VersionView:
         digest=str(artifact.get("digest", "")),
         uri=str(artifact.get("uri", "")),
         deleting=bool(metadata.get("deletionTimestamp")),
+        failure=next((str(one["message"]) for one in status.get("conditions") or () if one["type"] == "Stalled"), ""),
+        **_needed(spec),
     )
+
+
+def _needed(spec: Object) -> dict[str, Any]:
+    """What a version that is made out of others waits for."""
+    source, evaluation = spec.get("source") or {}, spec.get("evaluation") or {}
+    compress, combine = source.get("compress"), source.get("combine")
+    if not compress and not combine:
+        return {}
+    parents = [compress["from"]] if compress else (combine or {})["members"]
+    against = [gate["against"] for gate in evaluation.get("gates") or () if "against" in gate]
+    dataset = evaluation.get("datasetRef") or {}
+
+    def name(of: Object) -> str:
+        return model_version_name(spec["model"], of["version"], of.get("variant"))
+
+    return {
+        "parents": tuple(name(one) for one in parents),
+        "compared": tuple(name(one) for one in against if "version" in one),
+        "datasets": (str(dataset["name"]),) if dataset else (),
+        "has_channel": any("channel" in one for one in against),
+    }
 
 
 def check_view(obj: Object) -> CheckView:

@@ -1,5 +1,5 @@
-"""A ModelVersion is Ready once its TrainingJob has published it, or a Job has checked what it imports; what it says
-then never changes."""
+"""A ModelVersion is Ready once its TrainingJob has published it, a Job has checked what it imports, or Jobs have made
+it out of others (`derive`); what it says then never changes."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from modelwright.api.storage import ArtifactStatus
 from modelwright.api.training_job import TrainingJob
 from modelwright.api.types import figure
 from modelwright.controllers.modelversion import check
+from modelwright.controllers.modelversion.derive import Derivation
 from modelwright.controllers.modelversion.observed import CheckPodView, CheckView
 from modelwright.controllers.shell import NameTaken, Objects, create_once
 from modelwright.kube import conditions, errors
@@ -137,6 +138,7 @@ class ModelVersionController:
         training_jobs: Objects,
         checks: Reflector[CheckView],
         check_pods: Reflector[CheckPodView],
+        derivation: Derivation,
     ) -> None:
         self._client = client
         self._settings = settings
@@ -144,6 +146,7 @@ class ModelVersionController:
         self._training_jobs = training_jobs
         self._checks = checks
         self._check_pods = check_pods
+        self._derivation = derivation
 
     async def reconcile(self, key: Key) -> float | None:
         obj = self._objects.get(key)
@@ -155,6 +158,8 @@ class ModelVersionController:
             state = conditions.stalled("Ready", "InvalidSpec", "; ".join(problems(error)))
             await self._objects.put_status(obj, ModelVersionStatus(phase="Failed"), state)
             return None
+        if version.spec.source.parents:
+            return await self._derivation.reconcile(version, obj)
         made = await self._plan(version)
         imported = version.spec.source.artifact
         if made.start and imported is not None:
@@ -178,7 +183,7 @@ class ModelVersionController:
             job = next(iter(self._checks.owned_by(version.metadata.uid)), None)
             pods = self._check_pods.owned_by(job.uid) if job is not None else []
             return plan_import(version, imported, job, pods, has_image=bool(self._settings.server_image))
-        assert reference is not None  # noqa: S101 - the API's rule: one of both
+        assert reference is not None  # noqa: S101 - the API's rule: exactly one
         raw = await self._training_job(Key(version.metadata.namespace, reference.name), version)
         try:
             training = TrainingJob.model_validate(raw) if raw is not None else None

@@ -11,7 +11,7 @@ from typing import Any
 from modelwright import contract, owncode
 from modelwright.api import recipes, tasks
 from modelwright.api.base import API_VERSION, StatusRef
-from modelwright.api.storage import ArtifactRef, Storage, StorageStatus
+from modelwright.api.storage import ArtifactRef, StorageStatus
 from modelwright.api.training_data import Split
 from modelwright.api.training_history import AttemptEnd
 from modelwright.api.training_job import TrainingJob, TrainingProgress
@@ -19,7 +19,7 @@ from modelwright.api.training_own import is_own
 from modelwright.api.training_workers import Checkpoint, EarlyStopping, Strategy
 from modelwright.api.types import seconds
 from modelwright.api.versions import model_version_name
-from modelwright.controllers.podspec import template_overlay
+from modelwright.controllers.podspec import store_used, template_overlay
 from modelwright.controllers.trainingjob import children, dataset, grace
 from modelwright.controllers.trainingjob.outcome import Failure
 from modelwright.controllers.trainingjob.records import Active, End, Publish, Told, Wanted
@@ -32,14 +32,7 @@ _GPU_SUFFIX = "/gpu"
 
 def storage_status(job: TrainingJob, settings: Settings) -> StorageStatus:
     """The store that is used: what the spec leaves out is the operator's."""
-    stated, defaults = job.spec.storage or Storage(), settings.storage
-    secret = stated.secret_ref.name if stated.secret_ref else defaults.secret
-    return StorageStatus(
-        uri=stated.uri or defaults.uri,
-        endpoint=stated.endpoint or defaults.endpoint or None,
-        region=stated.region or defaults.region or None,
-        secret_ref=StatusRef(name=secret) if secret else None,
-    )
+    return store_used(job.spec.storage, settings)
 
 
 def _problem(job: TrainingJob, settings: Settings) -> tuple[str, str]:

@@ -1,0 +1,167 @@
+"""The Job of one stage of a derived version: a step of a compression, its publication, or a combination.
+
+What it is told comes from the spec, which never changes, and from what was pinned in status before the first of them:
+so an operator that was started again makes the same Job, and whoever makes it twice makes it once.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+from modelwright import derivation
+from modelwright.api.model_version import ModelVersion
+from modelwright.api.storage import StorageStatus
+from modelwright.api.version_combine import Combine
+from modelwright.api.version_compress import Compress
+from modelwright.api.version_evaluation import VersionGate
+from modelwright.api.version_status import Compared, EvaluationData, VersionOrigin
+from modelwright.contract import StoreAccess
+from modelwright.controllers.modelversion.derive_observed import DERIVED_LABEL, STAGE_ANNOTATION
+from modelwright.controllers.modelversion.derive_steps import step
+from modelwright.controllers.podspec import (
+    RETRIES,
+    container_security,
+    failure_policy,
+    overlaid,
+    pod_security,
+    store_bucket,
+    template_overlay,
+    without_credentials,
+)
+from modelwright.kube.resources import Object
+
+
+def stages(version: ModelVersion) -> tuple[str, ...]:
+    """What its Jobs do, one after the other."""
+    compress = version.spec.source.compress
+    return (*(one.kind for one in compress.steps), "publish") if compress is not None else ("combine",)
+
+
+def stage_job_name(version: ModelVersion, stage: int) -> str:
+    """With a hash of the uid: a version that is made again meets no Job of the one before it."""
+    uid = hashlib.sha256(version.metadata.uid.encode()).hexdigest()[:5]
+    return f"{version.metadata.name}-{uid}-{stages(version)[stage].lower()}-{stage}"
+
+
+def derivation_run(version: ModelVersion, stage: int) -> derivation.CompressRun | derivation.CombineRun:
+    """What the Job of a stage is told. The version's parents are pinned in its status. Raises ValueError where a figure
+    of the spec is none that the Jobs take."""
+    spec, status = version.spec, version.status
+    parents = (status.lineage.parents if status.lineage else None) or ()
+    storage = status.storage
+    assert storage is not None  # noqa: S101 - the plan has pinned it, and the parents
+    common: dict[str, Any] = {
+        "namespace": version.metadata.namespace,
+        "name": version.metadata.name,
+        "uid": version.metadata.uid,
+        "publish": derivation.Target(model=spec.model, version=spec.version, variant=spec.variant),
+        "store": StoreAccess(uri=storage.uri, endpoint=storage.endpoint, region=storage.region),
+        "evaluation": _evaluation(version),
+    }
+    if spec.source.compress is not None:
+        compress = spec.source.compress
+        calibration = compress.calibration
+        return derivation.CompressRun(
+            **common,
+            seed=compress.seed,
+            parent=_origin(parents[0]),
+            steps=tuple(step(one) for one in compress.steps),
+            stage=stage,
+            calibration=derivation.Calibration(split=calibration.split, rows=calibration.rows)
+            if calibration
+            else derivation.Calibration(),
+        )
+    combine = spec.source.combine
+    assert combine is not None  # noqa: S101 - the API's rule: one of both
+    members = tuple(
+        derivation.Member(**_origin(pinned).model_dump(), weight=float(stated.weight or 1))
+        for pinned, stated in zip(parents, combine.members, strict=True)
+    )
+    return derivation.CombineRun(**common, seed=combine.seed, members=members, method=combine.method)
+
+
+def _origin(pinned: VersionOrigin) -> derivation.Origin:
+    return derivation.Origin(name=pinned.name, uri=pinned.uri, digest=pinned.digest)
+
+
+def _evaluation(version: ModelVersion) -> derivation.DerivedEvaluation:
+    stated, pinned = version.spec.evaluation, version.status.evaluation
+    if stated is None:
+        return derivation.DerivedEvaluation()
+    against = {one.metric: one for one in (pinned.against if pinned else None) or ()}
+    return derivation.DerivedEvaluation(
+        data=_data(pinned.data) if pinned and pinned.data else None,
+        split=stated.split,
+        gates=tuple(_gate(gate, against.get(gate.metric)) for gate in stated.gates or ()),
+    )
+
+
+def _data(pinned: EvaluationData) -> derivation.NamedData:
+    there = pinned.storage
+    reach = StoreAccess(uri=store_bucket(there.uri), endpoint=there.endpoint, region=there.region)
+    return derivation.NamedData(uri=pinned.artifact.uri, digest=pinned.artifact.digest, store=reach)
+
+
+def _gate(stated: VersionGate, against: Compared | None) -> derivation.DerivedGate:
+    return derivation.DerivedGate(
+        metric=stated.metric,
+        min=float(stated.min) if stated.min is not None else None,
+        max=float(stated.max) if stated.max is not None else None,
+        max_regression=float(stated.max_regression) if stated.max_regression is not None else None,
+        against=_origin(against) if against else None,
+    )
+
+
+def stage_job(version: ModelVersion, stage: int, image: str, owner: Object) -> Object:
+    source = version.spec.source
+    asked: Compress | Combine | None = source.compress or source.combine
+    assert asked is not None  # noqa: S101 - only derived versions have stages
+    arguments = derivation.COMPRESS if source.compress is not None else derivation.COMBINE
+    container = arguments[0]
+    labels = {"app.kubernetes.io/managed-by": "modelwright", DERIVED_LABEL: version.metadata.name}
+    pod = {
+        "metadata": {"labels": labels},
+        "spec": {
+            "restartPolicy": "Never",
+            "securityContext": pod_security(),
+            "containers": [
+                {
+                    "name": container,
+                    "image": image,
+                    "args": list(arguments),
+                    "env": [
+                        {"name": derivation.DERIVATION_VARIABLE, "value": derivation_run(version, stage).to_json()}
+                    ],
+                    "envFrom": _credentials(version.status.storage),
+                    "resources": asked.resources.to_object() if asked.resources else {},
+                    "terminationMessagePolicy": "File",
+                    "securityContext": container_security(),
+                    "volumeMounts": [{"name": "scratch", "mountPath": "/tmp"}],  # noqa: S108 - the container's own
+                }
+            ],
+            "volumes": [{"name": "scratch", "emptyDir": {}}],
+        },
+    }
+    merged = overlaid(pod, template_overlay(asked.pod_template))
+    return {
+        "apiVersion": "batch/v1",
+        "kind": "Job",
+        "metadata": {
+            "name": stage_job_name(version, stage),
+            "namespace": version.metadata.namespace,
+            "labels": labels,
+            "annotations": {STAGE_ANNOTATION: str(stage)},
+            "ownerReferences": [dict(owner)],
+        },
+        "spec": {
+            "backoffLimit": RETRIES,
+            "podReplacementPolicy": "Failed",
+            "podFailurePolicy": failure_policy(container),
+            "template": {"metadata": merged["metadata"], "spec": without_credentials(merged["spec"])},
+        },
+    }
+
+
+def _credentials(storage: StorageStatus | None) -> list[Object]:
+    return [{"secretRef": {"name": storage.secret_ref.name}}] if storage and storage.secret_ref else []
