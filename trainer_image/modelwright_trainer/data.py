@@ -14,10 +14,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from modelwright import artifact
-from modelwright.contract import WITHOUT_TARGET, Data
+from modelwright.contract import WITHOUT_TARGET, Data, Split
 from modelwright.store import Store, StoreError, Trouble
 
 from modelwright_trainer.failures import DataFailed
+from modelwright_trainer.split import PARTS, Rows, split
 
 MOST_CLASSES = 10_000
 Kind = type[np.float32] | type[np.int64]
@@ -69,6 +70,18 @@ def table_of(content: bytes, data: Data, kind: Kind = np.float32) -> Table:
         features, targets, names, tuple(str(read.schema.field(name).type) for name in names), classes,
         artifact.digest_of(content),
     )  # fmt: skip
+
+
+def divided(table: Table, wanted: Split) -> dict[str, Rows]:
+    """The rows of each part. Raises DataFailed where a part that is asked for gets no row."""
+    fractions = {part: float(getattr(wanted, part)) for part in PARTS}
+    parts = split(table.rows, fractions, wanted.seed, table.targets if wanted.stratify and table.classes else None)
+    for part, rows in parts.items():
+        if fractions[part] and not len(rows):
+            raise DataFailed(
+                f"data.split.{part}: {fractions[part]:g} of {table.rows} rows is none: give more rows, or a larger part"
+            )
+    return parts
 
 
 def features_of(read: pa.Table, names: Sequence[str], where: str, kind: Kind) -> npt.NDArray[Any]:

@@ -68,10 +68,14 @@ def check_gates(gates: Sequence[Gate], figures: Mapping[str, float], measured: M
 def golden(session: Session, learner: Publisher, table: Table, rows: Rows, folder: Path) -> artifact.Golden:
     """Writes the golden samples: some of the test rows, evenly over them, with the file's outputs."""
     chosen = rows[np.unique(np.linspace(0, len(rows) - 1, learner.golden_rows).astype(np.int64))]
-    inputs = table.features[chosen]
-    save_file({learner.inputs[0].name: inputs, **session.run(inputs)}, folder / artifact.GOLDEN_FILE)
+    return golden_of(session, learner.inputs[0].name, table.features[chosen], folder)
+
+
+def golden_of(session: Session, name: str, inputs: npt.NDArray[Any], folder: Path) -> artifact.Golden:
+    """Writes the golden samples: `inputs`, of the input `name`, with the file's outputs."""
+    save_file({name: inputs, **session.run(inputs)}, folder / artifact.GOLDEN_FILE)
     return artifact.Golden(
-        rows=len(chosen),
+        rows=len(inputs),
         provider=onnxgraph.PROVIDER,
         instruction_set=instruction_set(),
         runtime=f"onnxruntime {importlib.metadata.version('onnxruntime')}",

@@ -18,6 +18,8 @@ Figures = npt.NDArray[np.floating]
 Labels = npt.NDArray[np.int64]
 Indices = npt.NDArray[np.int64]
 
+PADDING = -1
+"""Instead of a token, at a row's end."""
 # Beyond, an interval says less than it costs.
 SMALL = 10_000
 _RESAMPLES = 1000
@@ -135,6 +137,18 @@ def language(losses: Figures, hits: Labels, tokens: Labels) -> Measured:
 
     every = np.arange(len(tokens))
     return Measured(len(tokens), {name: again(name, every) for name in ("accuracy", "log_loss", "perplexity")}, again)
+
+
+def of_tokens(logits: Figures, rows: Labels) -> tuple[Figures, Labels, Labels]:
+    """What `language` measures, of each row: of logits [rows, length, tokens] for the token after each of `rows`
+    [rows, length]."""
+    wanted, given = rows[:, 1:], logits[:, :-1].astype(np.float64)
+    there = wanted != PADDING
+    own = np.take_along_axis(given, np.where(there, wanted, 0)[..., None], axis=2)[..., 0]
+    most = given.max(axis=2)
+    each = np.log(np.exp(given - most[..., None]).sum(axis=2)) + most - own
+    hits = (given.argmax(axis=2) == wanted) & there
+    return (each * there).sum(axis=1), hits.sum(axis=1), there.sum(axis=1)
 
 
 def clusters(standardized: Callable[[Indices], Figures], found: Labels) -> Measured:

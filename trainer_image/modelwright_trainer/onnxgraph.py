@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 import onnxruntime
-from modelwright.artifact import INPUT, ONNX_FILE, WEIGHTS_FILE, Tensor
+from modelwright.artifact import INPUT, ONNX_FILE, WEIGHTS_FILE, Onnx, Tensor
 from onnx import TensorProto, helper, numpy_helper
 from safetensors.numpy import save_file
 
@@ -26,6 +26,11 @@ PROVIDER = "CPUExecutionProvider"
 Weights = Mapping[str, npt.NDArray[np.float32]]
 Array = npt.NDArray[Any]
 _TYPES = {"float32": TensorProto.FLOAT, "int64": TensorProto.INT64}
+_OF_SAFETENSORS = {
+    "F64": TensorProto.DOUBLE, "F32": TensorProto.FLOAT, "F16": TensorProto.FLOAT16, "I64": TensorProto.INT64,
+    "I32": TensorProto.INT32, "I16": TensorProto.INT16, "I8": TensorProto.INT8, "U8": TensorProto.UINT8,
+    "BOOL": TensorProto.BOOL,
+}  # fmt: skip
 
 
 class Graph:
@@ -37,7 +42,7 @@ class Graph:
         self.input = rows
         save_file({name: np.ascontiguousarray(value) for name, value in weights.items()}, folder / WEIGHTS_FILE)
         self._name, self._folder = name, folder
-        self._initializers = _external(folder / WEIGHTS_FILE)
+        self._initializers = external(folder / WEIGHTS_FILE)
         self._nodes: list[onnx.NodeProto] = []
 
     def node(self, operator: str, inputs: Sequence[str], output: str, **attributes: Any) -> str:
@@ -63,7 +68,7 @@ class Graph:
 
     def write(self, inputs: Sequence[Tensor], outputs: Sequence[Tensor]) -> None:
         """Writes the file, and checks it."""
-        graph = helper.make_graph(self._nodes, self._name, _infos(inputs), _infos(outputs), self._initializers)
+        graph = helper.make_graph(self._nodes, self._name, infos(inputs), infos(outputs), self._initializers)
         opsets = [helper.make_opsetid("", OPSET)]
         if any(node.domain == TREES for node in self._nodes):
             opsets.append(helper.make_opsetid(TREES, _TREES_OPSET))
@@ -73,7 +78,8 @@ class Graph:
         onnx.checker.check_model(self._folder / ONNX_FILE, full_check=True)
 
 
-def _infos(tensors: Sequence[Tensor]) -> list[onnx.ValueInfoProto]:
+def infos(tensors: Sequence[Tensor]) -> list[onnx.ValueInfoProto]:
+    """Inputs or outputs of a graph."""
     return [
         helper.make_tensor_value_info(
             one.name, _TYPES[one.dtype], ["rows" if length is None else length for length in one.shape]
@@ -82,8 +88,8 @@ def _infos(tensors: Sequence[Tensor]) -> list[onnx.ValueInfoProto]:
     ]
 
 
-def _external(path: Path) -> list[TensorProto]:
-    """An initializer for each tensor of a safetensors file of float32, with its place in the file."""
+def external(path: Path) -> list[TensorProto]:
+    """An initializer for each tensor of a safetensors file, with its place in the file."""
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
         header = json.loads(file.read(length))
@@ -92,7 +98,7 @@ def _external(path: Path) -> list[TensorProto]:
         if name == "__metadata__":
             continue
         begin, end = entry["data_offsets"]
-        tensor = TensorProto(name=name, data_type=TensorProto.FLOAT, dims=entry["shape"])
+        tensor = TensorProto(name=name, data_type=_OF_SAFETENSORS[entry["dtype"]], dims=entry["shape"])
         tensor.data_location = TensorProto.EXTERNAL
         for key, value in (("location", path.name), ("offset", str(8 + length + begin)), ("length", str(end - begin))):
             tensor.external_data.add(key=key, value=value)
@@ -100,13 +106,21 @@ def _external(path: Path) -> list[TensorProto]:
     return initializers
 
 
+def tensors(folder: Path, onnx_: Onnx) -> dict[str, Array]:
+    """The initializers of the graph in `folder`, wherever they lie, by name."""
+    model = onnx.load(folder / onnx_.path)
+    return {one.name: numpy_helper.to_array(one) for one in model.graph.initializer}
+
+
 class Session:
     """The file in `folder` in ONNX Runtime, on one thread. Its only input is the rows."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, onnx_: Onnx | None = None) -> None:
+        """`onnx_` is what the manifest says of it; None: it was written by a `Graph`."""
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = 1
-        self._session = onnxruntime.InferenceSession(folder / ONNX_FILE, options, providers=[PROVIDER])
+        path = folder / (onnx_.path if onnx_ else ONNX_FILE)
+        self._session = onnxruntime.InferenceSession(path, options, providers=[PROVIDER])
         (self._input,) = (one.name for one in self._session.get_inputs())
         self._outputs = tuple(one.name for one in self._session.get_outputs())
 

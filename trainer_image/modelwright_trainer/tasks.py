@@ -16,12 +16,10 @@ from torch.nn import functional
 from modelwright_trainer import metrics
 from modelwright_trainer.data import Table
 from modelwright_trainer.learner import Batch
-from modelwright_trainer.metrics import Measured
+from modelwright_trainer.metrics import PADDING, Measured
 from modelwright_trainer.onnxgraph import Graph, Session
 from modelwright_trainer.preprocessing import STANDARDIZED, Moments, Rescale, Standardize, rescaled
 from modelwright_trainer.split import Rows
-
-PADDING = -1
 
 
 class Task(abc.ABC):
@@ -222,19 +220,11 @@ class LanguageModelling(Task):
         graph.node("Softmax", [graph.node("Squeeze", [picked, one], "last_logits")], NEXT, axis=-1)
 
     def measured(self, session: Session, table: Table, pieces: Sequence[Rows]) -> Measured:
-        losses, hits, tokens = [], [], []
-        for piece in pieces:
-            features = table.features[piece]
-            wanted = features[:, 1:]
-            logits = session.run(features, only=[LOGITS])[LOGITS][:, :-1].astype(np.float64)
-            there = wanted != PADDING
-            own = np.take_along_axis(logits, np.where(there, wanted, 0)[..., None], axis=2)[..., 0]
-            most = logits.max(axis=2)
-            each = np.log(np.exp(logits - most[..., None]).sum(axis=2)) + most - own
-            losses.append((each * there).sum(axis=1))
-            hits.append(((logits.argmax(axis=2) == wanted) & there).sum(axis=1))
-            tokens.append(there.sum(axis=1))
-        return metrics.language(np.concatenate(losses), np.concatenate(hits), np.concatenate(tokens))
+        found = [
+            metrics.of_tokens(session.run(table.features[piece], only=[LOGITS])[LOGITS], table.features[piece])
+            for piece in pieces
+        ]
+        return metrics.language(*map(np.concatenate, zip(*found, strict=True)))
 
 
 def _targets(table: Table, pieces: Sequence[Rows]) -> npt.NDArray[Any]:

@@ -24,7 +24,6 @@ from modelwright.store import Store
 
 from modelwright_trainer import data, export, initial, recipes, shards
 from modelwright_trainer.checkpoint import Checkpoints
-from modelwright_trainer.data import Table
 from modelwright_trainer.failures import DataFailed, Preempted, UserFailed, failure_of, outcome_of
 from modelwright_trainer.hyperparameters import hyperparameters
 from modelwright_trainer.learner import Fitted
@@ -33,7 +32,6 @@ from modelwright_trainer.onnxgraph import Session, Weights
 from modelwright_trainer.order import Cursor
 from modelwright_trainer.outcome import Failed
 from modelwright_trainer.progressfile import JOB_FILE, RUN_FOLDER, Teller, replace
-from modelwright_trainer.split import PARTS, Rows, split
 from modelwright_trainer.training import Setting, State, Training
 
 _stopping = False
@@ -127,7 +125,7 @@ def _work(run: TrainingRun, rank: int, folder: Path, teller: Teller, afterwards:
         leads = os.environ["LOCAL_RANK"] == "0"
         table = shards.load(reach, prepared, folder / "data", writes=leads, tell=teller.tell, kind=kind)
     else:
-        parts = _split(run, table)
+        parts = data.divided(table, run.data.split or Split())
     if run.early_stopping and not len(parts["validation"]):
         raise UserFailed("earlyStopping looks at the validation split, which has no rows")
     if run.early_stopping and not run.early_stopping.fits(run.data.task):
@@ -216,19 +214,6 @@ def _same_everywhere(digest: str, run: TrainingRun) -> None:
     dist.all_gather_object(digests, digest)
     if len(set(digests)) > 1:
         raise DataFailed(f"data.uri: {run.data.uri} changed while the ranks read it: write a new object, and name that")
-
-
-def _split(run: TrainingRun, table: Table) -> dict[str, Rows]:
-    """Raises DataFailed where a part that is asked for gets no row."""
-    wanted = run.data.split or Split()
-    fractions = {part: float(getattr(wanted, part)) for part in PARTS}
-    parts = split(table.rows, fractions, wanted.seed, table.targets if wanted.stratify and table.classes else None)
-    for part, rows in parts.items():
-        if fractions[part] and not len(rows):
-            raise DataFailed(
-                f"data.split.{part}: {fractions[part]:g} of {table.rows} rows is none: give more rows, or a larger part"
-            )
-    return parts
 
 
 if __name__ == "__main__":
