@@ -2,14 +2,15 @@
 
     .venv-trainer/bin/python -m pytest tests/bench/test_combination.py -s
 
-A multilayer perceptron, a convolutional network and boosted trees on scikit-learn's digits: 60 % of the rows to train on,
-15 % for validation (Stack learns from them), 25 % to test on. Each method's difference to the member that is best on the
-test rows, with the paired bootstrap's 95 % interval; COMBINATION_SEEDS (3) are so many splits. There is no bound: the
+A multilayer perceptron, a convolutional network and boosted trees on scikit-learn's digits: 60 % of the rows to train
+on, 15 % for validation (Stack learns from them), 25 % to test on. Each method's difference to the member that is best
+on the test rows, with the paired bootstrap's 95 % interval; COMBINATION_SEEDS (3) are so many splits. No bound: the
 figures are what they are.
 """
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 from typing import Any
@@ -90,8 +91,6 @@ def trained(access: StoreAccess, folder: Path, seed: int) -> dict[str, Published
 
 def told(folder: Path, metric: str) -> dict[str, Any]:
     """What the version's evaluation says of the metric."""
-    import json
-
     found: dict[str, Any] = json.loads((folder / "artifact" / "evaluation.json").read_text())
     against: dict[str, Any] = found["combination"]["againstBest"][metric]
     return against
