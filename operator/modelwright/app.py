@@ -19,6 +19,7 @@ from modelwright.controllers.inferenceservice import observed as serving
 from modelwright.controllers.inferenceservice.observed import SERVICE_LABEL
 from modelwright.controllers.inferenceservice.reconcile import Caches, InferenceServiceController
 from modelwright.controllers.model.reconcile import ModelController
+from modelwright.controllers.model.uses import ServiceUse, ever_pointed_at, pointed_at, service_use
 from modelwright.controllers.modelversion.observed import (
     VERSION_LABEL,
     VersionView,
@@ -27,6 +28,7 @@ from modelwright.controllers.modelversion.observed import (
     version_view,
 )
 from modelwright.controllers.modelversion.reconcile import ModelVersionController
+from modelwright.controllers.modelversion.use import Uses
 from modelwright.controllers.shell import Objects
 from modelwright.controllers.trainingjob import observed as training
 from modelwright.controllers.trainingjob.lost import LostPods
@@ -93,6 +95,12 @@ class Operator:
             self._version_changed,
             indexes={"model": lambda view: (Key(view.key.namespace, view.model),)},
         )
+        self._uses: Reflector[ServiceUse] = self._reflector(
+            INFERENCESERVICES,
+            service_use,
+            self._use_changed,
+            indexes={"model": lambda use: (Key(use.key.namespace, use.model),)},
+        )
         self._training = TrainingJobController(
             client, settings, self._objects[TRAININGJOBS], jobs, pods, self._versions, self._objects[DATASETS], lost
         )
@@ -103,6 +111,7 @@ class Operator:
             self._objects[TRAININGJOBS],
             self._children(MODELVERSIONS, JOBS, check_view, VERSION_LABEL, lambda job: job.version),
             self._children(MODELVERSIONS, PODS, check_pod_view, VERSION_LABEL, lambda pod: pod.version),
+            Uses(client, self._objects[MODELVERSIONS], self._objects[MODELS], self._uses),
         )
         dataset = DatasetController(
             client,
@@ -111,7 +120,7 @@ class Operator:
             self._children(DATASETS, JOBS, preparing.job_view, preparing.DATASET_LABEL, lambda job: job.dataset),
             self._children(DATASETS, PODS, preparing.pod_view, preparing.DATASET_LABEL, lambda pod: pod.dataset),
         )
-        model = ModelController(self._objects[MODELS], self._versions)
+        model = ModelController(self._objects[MODELS], self._versions, self._uses)
         self._serving = InferenceServiceController(
             client, settings, self._objects[INFERENCESERVICES], self._objects[MODELS], self._serving_caches()
         )
@@ -190,6 +199,16 @@ class Operator:
             self._queues[TRAININGJOBS].add(Key(key.namespace, view.training_job))
         self._wake_readers(MODELVERSIONS, key)
 
+    def _use_changed(self, key: Key, old: ServiceUse | None, new: ServiceUse | None) -> None:
+        """Whoever serves what is told of it: its model, and each version that it serves or is about to."""
+        for use in (old, new):
+            if use is not None:
+                model = Key(key.namespace, use.model)
+                self._queues[MODELS].add(model)
+                followed = pointed_at(self._objects[MODELS].get(model)).get(use.channel)
+                for name in use.versions | ({followed} if followed else set()):
+                    self._queues[MODELVERSIONS].add(Key(key.namespace, name))
+
     def _wake_services(self, namespace: str, model: str) -> None:
         """Those that serve the model, for what its versions and channels are now."""
         for key in self._subscribers.get(Key(namespace, model), ()):
@@ -207,6 +226,9 @@ class Operator:
         self._queues[resource].add(key)
         if resource == MODELS:
             self._wake_services(*key)
+            if self._uses.by_index("model", key):
+                for name in ever_pointed_at(obj):
+                    self._queues[MODELVERSIONS].add(Key(key.namespace, name))
         if resource == DATASETS:
             self._wake_readers(DATASETS, key)
         if resource == INFERENCESERVICES:

@@ -25,7 +25,8 @@ from modelwright.api.storage import ArtifactStatus, StoreReach
 from modelwright.api.types import Digest, Figure, Items, ManifestUri, Name, Variant, Version
 from modelwright.api.versions import model_version_name
 
-VersionPhase = Literal["Pending", "Ready", "Failed"]
+VersionPhase = Literal["Pending", "Ready", "Failed", "Retracted"]
+UseRole = Literal["Active", "Next", "Before"]
 
 
 class ImportedArtifact(ApiModel):
@@ -59,8 +60,30 @@ class VersionSource(ApiModel):
     )
 
 
+class Retraction(ApiModel):
+    """Nobody is to use the version any more."""
+
+    reason: str = Field(
+        min_length=1, max_length=1024, description="Why, for those who used it: their channels and services say it."
+    )
+
+
+def unchanged(*fields: str) -> str:
+    """CEL: these fields of a spec are as they were; of one with a question mark behind it, which is optional, that it
+    is left out as well. It stands on the spec, which is always there: a transition rule on an optional field does not
+    see it go, or come."""
+    terms = []
+    for field in fields:
+        name = field.removesuffix("?")
+        if field != name:
+            terms.append(f"has(self.{name}) == has(oldSelf.{name})")
+        same = f"self.{name} == oldSelf.{name}"
+        terms.append(same if field == name else f"(!has(self.{name}) || !has(oldSelf.{name}) || {same})")
+    return " && ".join(terms)
+
+
 class ModelVersionSpec(ApiModel):
-    """Which version of which model this is, and where it comes from. Nothing of it can be changed."""
+    """Which version of which model this is, and where it comes from. Of all that only retracted can be changed."""
 
     model: Name = Field(description="The model that it is a version of: the name of a Model, which need not exist.")
     version: Version = Field(
@@ -71,9 +94,17 @@ class ModelVersionSpec(ApiModel):
         description="A form of the same version that runs otherwise, such as int8. Left out: the original.",
     )
     source: VersionSource = Field(description="What the version is made of.")
+    retracted: Retraction | None = Field(
+        default=None,
+        description="Takes the version back: channels go back to what they pointed at before, and services follow."
+        " Taken out again, all is as before.",
+    )
 
     rules: ClassVar[tuple[Rule, ...]] = (
-        Rule("self == oldSelf", "a version is immutable; create another ModelVersion, with another version or variant"),
+        Rule(
+            unchanged("model", "version", "variant?", "source"),
+            "a version is immutable; create another ModelVersion, with another version or variant",
+        ),
     )
 
 
@@ -88,12 +119,23 @@ class VersionLineage(StatusModel):
     dataset_digest: str | None = Field(default=None, max_length=71, description="sha256 of the Dataset's manifest.")
 
 
+class VersionUse(StatusModel):
+    """An InferenceService that has to do with the version."""
+
+    name: str = Field(max_length=253, description="Name of the InferenceService, in the same namespace.")
+    role: UseRole = Field(
+        description="Active: it answers requests with this version. Next: it is about to. Before: it answered with it"
+        " until now, and may go back."
+    )
+
+
 class ModelVersionStatus(StatusModel):
     """What is known of the version."""
 
     phase: VersionPhase = Field(
         default="Pending",
-        description="For people's eyes; programs read the conditions. Pending: not published, or not checked yet.",
+        description="For people's eyes; programs read the conditions. Pending: not published, or not checked yet."
+        " Retracted: it is there, and nobody is to use it.",
     )
     observed_generation: int | None = Field(default=None, ge=0, description="The generation that status is about.")
     conditions: Items[Condition] | None = Field(
@@ -104,6 +146,12 @@ class ModelVersionStatus(StatusModel):
         default=None, max_length=64, description="Measured on the test split; decimals by the metric's name."
     )
     lineage: VersionLineage | None = Field(default=None, description="Where it came from.")
+    served_by: Items[VersionUse] | None = Field(
+        default=None, max_length=64, description="Who serves it, or is about to; the first 64."
+    )
+    serving: str | None = Field(
+        default=None, max_length=1024, description="The same on one line, for people: digits, edge (next)."
+    )
 
 
 def _named(version: ModelVersion) -> str:
@@ -120,7 +168,7 @@ class ModelVersion(ApiObject):
     """One immutable version of a model: where it came from, its artifact, its metrics. Its name says which it is:
     <model>-v<version, dots as hyphens>[--<variant>]."""
 
-    spec: ModelVersionSpec = Field(description="Which version this is. Immutable.")
+    spec: ModelVersionSpec = Field(description="Which version this is. Immutable, all but retracted.")
     status: ModelVersionStatus = Field(
         default=ModelVersionStatus(conditions=before_the_first_look("Ready")),
         description="What is known of it; written by the operator.",
@@ -148,7 +196,9 @@ class ModelVersion(ApiObject):
             Column("Phase", ".status.phase", "Where it stands."),
             Column("Accuracy", ".status.metrics.accuracy", "Accuracy on the test split."),
             Column("Reason", '.status.conditions[?(@.type=="Ready")].reason', "Why it is ready, or not."),
+            Column("Served by", ".status.serving", "The InferenceServices that serve it, or are about to."),
             AGE,
+            Column("Retracted", ".spec.retracted.reason", "Why nobody is to use it.", priority=1),
             Column("Digest", ".status.artifact.digest", "sha256 of the artifact's manifest.", priority=1),
             Column("Trained by", ".status.lineage.trainingJob.name", "The TrainingJob.", priority=1),
             Column("Message", '.status.conditions[?(@.type=="Ready")].message', "Why, in words.", priority=1),

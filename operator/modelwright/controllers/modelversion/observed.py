@@ -11,7 +11,8 @@ VERSION_LABEL = "modelwright.dev/modelversion"
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class VersionView:
-    """A ModelVersion. `training_job` is the name in its source; `digest` and `uri` are empty until it is Ready."""
+    """A ModelVersion. `training_job` is the name in its source; `digest` and `uri` are empty until it is Ready;
+    `retracted` is why it was taken back, empty where it was not."""
 
     key: Key
     model: str
@@ -22,6 +23,12 @@ class VersionView:
     digest: str
     uri: str
     deleting: bool
+    retracted: str = ""
+
+    @property
+    def usable(self) -> bool:
+        """Whether a channel may point at it."""
+        return self.ready and not self.deleting and not self.retracted
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -59,6 +66,7 @@ def version_view(obj: Object) -> VersionView:
         digest=str(artifact.get("digest", "")),
         uri=str(artifact.get("uri", "")),
         deleting=bool(metadata.get("deletionTimestamp")),
+        retracted=str((spec.get("retracted") or {}).get("reason", "")),
     )
 
 
