@@ -19,6 +19,7 @@ from modelwright.controllers.inferenceservice import observed as serving
 from modelwright.controllers.inferenceservice.observed import SERVICE_LABEL
 from modelwright.controllers.inferenceservice.reconcile import Caches, InferenceServiceController
 from modelwright.controllers.model.reconcile import ModelController
+from modelwright.controllers.model.uses import ServiceUse, ever_pointed_at, pointed_at, service_use
 from modelwright.controllers.modelversion import derive_observed as deriving
 from modelwright.controllers.modelversion.derive import Derivation, DerivedCaches
 from modelwright.controllers.modelversion.observed import (
@@ -29,6 +30,7 @@ from modelwright.controllers.modelversion.observed import (
     version_view,
 )
 from modelwright.controllers.modelversion.reconcile import ModelVersionController
+from modelwright.controllers.modelversion.use import Uses
 from modelwright.controllers.shell import Objects
 from modelwright.controllers.trainingjob import observed as training
 from modelwright.controllers.trainingjob.lost import LostPods
@@ -100,6 +102,12 @@ class Operator:
                 "dataset": lambda view: {Key(view.key.namespace, name) for name in view.datasets},
             },
         )
+        self._uses: Reflector[ServiceUse] = self._reflector(
+            INFERENCESERVICES,
+            service_use,
+            self._use_changed,
+            indexes={"model": lambda use: (Key(use.key.namespace, use.model),)},
+        )
         self._training = TrainingJobController(
             client, settings, self._objects[TRAININGJOBS], jobs, pods, self._versions, self._objects[DATASETS], lost
         )
@@ -111,6 +119,7 @@ class Operator:
             self._children(MODELVERSIONS, JOBS, check_view, VERSION_LABEL, lambda job: job.version),
             self._children(MODELVERSIONS, PODS, check_pod_view, VERSION_LABEL, lambda pod: pod.version),
             self._derivation(settings),
+            Uses(client, self._objects[MODELVERSIONS], self._objects[MODELS], self._uses),
         )
         dataset = DatasetController(
             client,
@@ -119,7 +128,7 @@ class Operator:
             self._children(DATASETS, JOBS, preparing.job_view, preparing.DATASET_LABEL, lambda job: job.dataset),
             self._children(DATASETS, PODS, preparing.pod_view, preparing.DATASET_LABEL, lambda pod: pod.dataset),
         )
-        model = ModelController(self._objects[MODELS], self._versions)
+        model = ModelController(self._objects[MODELS], self._versions, self._uses)
         self._serving = InferenceServiceController(
             client, settings, self._objects[INFERENCESERVICES], self._objects[MODELS], self._serving_caches()
         )
@@ -215,6 +224,16 @@ class Operator:
         for child in self._versions.by_index("needed", key):
             self._queues[MODELVERSIONS].add(child.key)
 
+    def _use_changed(self, key: Key, old: ServiceUse | None, new: ServiceUse | None) -> None:
+        """Whoever serves what is told of it: its model, and each version that it serves or is about to."""
+        for use in (old, new):
+            if use is not None:
+                model = Key(key.namespace, use.model)
+                self._queues[MODELS].add(model)
+                followed = pointed_at(self._objects[MODELS].get(model)).get(use.channel)
+                for name in use.versions | ({followed} if followed else set()):
+                    self._queues[MODELVERSIONS].add(Key(key.namespace, name))
+
     def _wake_services(self, namespace: str, model: str) -> None:
         """Those that serve the model, for what its versions and channels are now."""
         for key in self._subscribers.get(Key(namespace, model), ()):
@@ -235,6 +254,9 @@ class Operator:
             for version in self._versions.by_index("model", key):
                 if version.has_channel and not version.ready:
                     self._queues[MODELVERSIONS].add(version.key)
+            if self._uses.by_index("model", key):
+                for name in ever_pointed_at(obj):
+                    self._queues[MODELVERSIONS].add(Key(key.namespace, name))
         if resource == DATASETS:
             self._wake_readers(DATASETS, key)
             for version in self._versions.by_index("dataset", key):

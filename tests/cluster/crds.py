@@ -140,3 +140,14 @@ def accepted(cluster: LightCluster, manifests: list[Manifest]) -> set[str]:
 
 def _list(manifests: tuple[Manifest, ...]) -> str:
     return json.dumps({"apiVersion": "v1", "kind": "List", "items": list(manifests)})
+
+
+def text(manifest: Manifest) -> str:
+    return json.dumps(manifest)
+
+
+def objects(cluster: LightCluster, resource: str, namespace: str) -> list[Manifest]:
+    found: list[Manifest] = json.loads(cluster.kubectl("get", resource, "--namespace", namespace, "--output", "json"))[
+        "items"
+    ]
+    return found

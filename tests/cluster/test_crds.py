@@ -165,6 +165,23 @@ def test_a_version_cannot_be_changed_nor_an_optional_field_unset(light: LightClu
         light.kubectl("delete", "modelversion", "digits-v1-0-0--int8")
 
 
+def test_a_version_can_be_taken_back_and_given_again_and_nothing_else_with_it(light: LightCluster) -> None:
+    crds.created(light, crds.model_version("digits-v1-0-0--int8", variant="int8"))
+    immutable = (
+        "spec: Invalid value: a version is immutable; create another ModelVersion, with another version or variant"
+    )
+    try:
+        for patch in ({"retracted": {"reason": "a"}}, {"retracted": {"reason": "b"}}, {"retracted": None}):
+            assert crds.change_refusal(light, "modelversion", "digits-v1-0-0--int8", {"spec": patch}) == []
+        both = {"retracted": {"reason": "a"}, "source": {"trainingJobRef": {"name": "another"}}}
+        assert immutable in crds.change_refusal(light, "modelversion", "digits-v1-0-0--int8", {"spec": both})
+        assert crds.change_refusal(light, "modelversion", "digits-v1-0-0--int8", {"spec": {"retracted": {}}}) == [
+            "spec.retracted.reason: Required value"
+        ]
+    finally:
+        light.kubectl("delete", "modelversion", "digits-v1-0-0--int8")
+
+
 def test_one_command_lists_everything_and_its_columns_tell_the_story(light: LightCluster, job: str) -> None:
     crds.created(light, crds.model("digits"), crds.model_version("digits-v1-0-0"))
     status = {

@@ -10,7 +10,7 @@ from modelwright.api.model import Model
 from modelwright.api.model_version import ModelVersion, ModelVersionStatus
 from modelwright.api.training_job import TrainingJob
 from modelwright.api.versions import model_version_name, precedence
-from modelwright.controllers.model import reconcile as model_controller
+from modelwright.controllers.model import plan as model_controller
 from modelwright.controllers.modelversion import reconcile as version_controller
 from modelwright.controllers.modelversion.observed import VersionView
 from modelwright.kube.conditions import State

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from typing import Any
 
@@ -118,6 +119,16 @@ def test_what_is_missing_is_named() -> None:
     assert "it has stable" in resolve.wanted(nowhere, model(), {}, SETTINGS).problem
     assert (
         resolve.wanted(service(), model(**RESOLVED), version(ready=False), SETTINGS).problem_reason == "VersionNotReady"
+    )
+
+
+def test_a_version_that_was_taken_back_is_not_begun_where_a_service_names_it() -> None:
+    taken_back = {name: dataclasses.replace(one, retracted="wrong labels") for name, one in version().items()}
+    named = service(model={"name": "digits", "version": "1.0.0"})
+    asked = resolve.wanted(named, None, taken_back, SETTINGS)
+    assert (asked.target, asked.problem_reason, asked.problem_stalls) == (None, "VersionRetracted", True)
+    assert asked.problem == (
+        "spec.model.version: ModelVersion digits-v1-0-0 is retracted (wrong labels); name another version"
     )
 
 

@@ -44,6 +44,22 @@ def test_the_first_version_waits_for_no_promotion() -> None:
     assert one.status.version == "1.0.0"
 
 
+def test_a_change_to_a_version_that_is_taken_back_is_dropped_before_the_switch(world: World) -> None:
+    world.run(wanted("1.1.0", manual=True), until=lambda: "svc-110" in world.deployments)
+    nothing = Wanted(
+        replicas=2,
+        asked="none",
+        target=None,
+        problem_reason="VersionRetracted",
+        withdrawn="digits-v1-1-0 is retracted (wrong)",
+        **QUICK,
+    )
+    world.run(nothing)
+    assert (world.status.rollout, world.status.version, world.active) == (None, "1.0.0", "svc-100")
+    assert "svc-110" not in world.deployments
+    assert world.lost == []
+
+
 def test_an_upgrade_switches_watches_keeps_and_only_then_scales_down(world: World) -> None:
     steps: list[str] = []
 

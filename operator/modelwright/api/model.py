@@ -10,11 +10,14 @@ from pydantic import Field
 
 from modelwright.api.base import AGE, NAME_RULE, ApiModel, ApiObject, Column, Names, StatusModel, StatusRef
 from modelwright.api.conditions import CONDITIONS_SCHEMA, Condition, before_the_first_look, conditions_field
+from modelwright.api.model_version import VersionUse
 from modelwright.api.rules import Rule, Rules, cel_matches
 from modelwright.api.types import Items, Variant, Version
 
 ModelPhase = Literal["Pending", "Waiting", "Ready"]
 
+HISTORY = 32
+"""So many versions are remembered of a channel."""
 _CHANNEL_PATTERN = "[a-z]([a-z0-9-]{0,28}[a-z0-9])?"
 
 
@@ -24,7 +27,7 @@ class Channel(ApiModel):
     version: Version | None = Field(default=None, description="This version. Promotion and rollback change this line.")
     latest: Literal[True] | None = Field(
         default=None,
-        description="Whichever version is newest of those that are Ready, in the order of SemVer.",
+        description="Whichever version is newest of those that are Ready and not retracted, in the order of SemVer.",
     )
     variant: Variant | None = Field(
         default=None, description="The variant of that version, such as int8. Left out: the original."
@@ -60,6 +63,13 @@ class ModelSpec(ApiModel):
     )
 
 
+class HeldVersion(StatusRef):
+    """A version that a channel has pointed at: the name of its ModelVersion."""
+
+    version: str = Field(max_length=32, description="The version.")
+    variant: str | None = Field(default=None, max_length=20, description="Its variant, where it is one.")
+
+
 class ChannelStatus(StatusModel):
     """What a channel resolves to."""
 
@@ -70,6 +80,20 @@ class ChannelStatus(StatusModel):
     message: str | None = Field(
         default=None, max_length=1024, description="Why it resolves to nothing, or not to what was asked for."
     )
+    history: Items[HeldVersion] | None = Field(
+        default=None,
+        max_length=HISTORY,
+        description="What it resolved to before, the latest first, each version once. To the first of these that can be"
+        " used it goes back when its version is retracted.",
+    )
+
+
+class ServedVersion(StatusRef):
+    """A version that is served, or about to be: the name of its ModelVersion."""
+
+    version: str = Field(max_length=32, description="The version.")
+    variant: str | None = Field(default=None, max_length=20, description="Its variant, where it is one.")
+    services: Items[VersionUse] = Field(max_length=64, description="By whom; the first 64.")
 
 
 class ModelStatus(StatusModel):
@@ -78,7 +102,7 @@ class ModelStatus(StatusModel):
     phase: ModelPhase = Field(
         default="Pending",
         description="For people's eyes; programs read the conditions. Waiting: a channel points at a version that does"
-        " not exist or is not Ready.",
+        " not exist, is not Ready or is retracted.",
     )
     observed_generation: int | None = Field(default=None, ge=0, description="The generation that status is about.")
     conditions: Items[Condition] | None = Field(
@@ -93,7 +117,15 @@ class ModelStatus(StatusModel):
         description="The channels on one line, for people: candidate=1.1.0 stable=1.0.0.",
     )
     versions: int | None = Field(default=None, ge=0, description="How many ModelVersions there are, with variants.")
-    latest: str | None = Field(default=None, max_length=32, description="The newest version that is Ready.")
+    latest: str | None = Field(
+        default=None, max_length=32, description="The newest version that is Ready and not retracted."
+    )
+    served: Items[ServedVersion] | None = Field(
+        default=None, max_length=64, description="Who serves which version, or is about to; the newest 64."
+    )
+    serving: str | None = Field(
+        default=None, max_length=1024, description="The same on one line, for people: 1.1.0 by digits (next)."
+    )
 
 
 class Model(ApiObject):
@@ -114,7 +146,8 @@ class Model(ApiObject):
         columns=(
             Column("Phase", ".status.phase", "Where it stands."),
             Column("Channels", ".status.summary", "What each channel resolves to."),
-            Column("Latest", ".status.latest", "The newest version that is Ready."),
+            Column("Served", ".status.serving", "Who serves which version.", priority=1),
+            Column("Latest", ".status.latest", "The newest version that is Ready and not retracted."),
             Column("Versions", ".status.versions", "How many versions there are.", "integer"),
             Column("Reason", '.status.conditions[?(@.type=="Ready")].reason', "Why it is ready, or not."),
             AGE,

@@ -30,7 +30,8 @@ from modelwright.api.version_evaluation import VersionEvaluation
 from modelwright.api.version_status import MOST_STAGES, EvaluationStatus, Parents, VersionSize, VersionStep
 from modelwright.api.versions import model_version_name
 
-VersionPhase = Literal["Pending", "Running", "Ready", "Failed"]
+VersionPhase = Literal["Pending", "Running", "Ready", "Failed", "Retracted"]
+UseRole = Literal["Active", "Next", "Before"]
 
 
 class ImportedArtifact(ApiModel):
@@ -77,8 +78,30 @@ class VersionSource(ApiModel):
         return self.combine.members if self.combine is not None else ()
 
 
+class Retraction(ApiModel):
+    """Nobody is to use the version any more."""
+
+    reason: str = Field(
+        min_length=1, max_length=1024, description="Why, for those who used it: their channels and services say it."
+    )
+
+
+def unchanged(*fields: str) -> str:
+    """CEL: these fields of a spec are as they were; of one with a question mark behind it, which is optional, that it
+    is left out as well. It stands on the spec, which is always there: a transition rule on an optional field does not
+    see it go, or come."""
+    terms = []
+    for field in fields:
+        name = field.removesuffix("?")
+        if field != name:
+            terms.append(f"has(self.{name}) == has(oldSelf.{name})")
+        same = f"self.{name} == oldSelf.{name}"
+        terms.append(same if field == name else f"(!has(self.{name}) || !has(oldSelf.{name}) || {same})")
+    return " && ".join(terms)
+
+
 class ModelVersionSpec(ApiModel):
-    """Which version of which model this is, and where it comes from. Nothing of it can be changed."""
+    """Which version of which model this is, and where it comes from. Of all that only retracted can be changed."""
 
     model: Name = Field(description="The model that it is a version of: the name of a Model, which need not exist.")
     version: Version = Field(
@@ -99,9 +122,17 @@ class ModelVersionSpec(ApiModel):
         description="With compress and combine: how it is measured, and how good it must be. Left out: on the test"
         " split of the data that what it is made of was trained on, without gates.",
     )
+    retracted: Retraction | None = Field(
+        default=None,
+        description="Takes the version back: channels go back to what they pointed at before, and services follow."
+        " Taken out again, all is as before.",
+    )
 
     rules: ClassVar[tuple[Rule, ...]] = (
-        Rule("self == oldSelf", "a version is immutable; create another ModelVersion, with another version or variant"),
+        Rule(
+            unchanged("model", "version", "variant?", "source", "storage?", "evaluation?"),
+            "a version is immutable; create another ModelVersion, with another version or variant",
+        ),
         *DERIVED_RULES,
     )
 
@@ -124,13 +155,23 @@ class VersionLineage(StatusModel):
     method: str | None = Field(default=None, max_length=32, description="How the parents were combined.")
 
 
+class VersionUse(StatusModel):
+    """An InferenceService that has to do with the version."""
+
+    name: str = Field(max_length=253, description="Name of the InferenceService, in the same namespace.")
+    role: UseRole = Field(
+        description="Active: it answers requests with this version. Next: it is about to. Before: it answered with it"
+        " until now, and may go back."
+    )
+
+
 class ModelVersionStatus(StatusModel):
     """What is known of the version."""
 
     phase: VersionPhase = Field(
         default="Pending",
         description="For people's eyes; programs read the conditions. Pending: not published, or not checked yet."
-        " Running: it is made out of others.",
+        " Running: it is made out of others. Retracted: it is there, and nobody is to use it.",
     )
     observed_generation: int | None = Field(default=None, ge=0, description="The generation that status is about.")
     conditions: Items[Condition] | None = Field(
@@ -151,6 +192,12 @@ class ModelVersionStatus(StatusModel):
         default=None, description="Of compress and combine: what it is measured on and compared with."
     )
     storage: StorageStatus | None = Field(default=None, description="Of compress and combine: the store that is used.")
+    served_by: Items[VersionUse] | None = Field(
+        default=None, max_length=64, description="Who serves it, or is about to; the first 64."
+    )
+    serving: str | None = Field(
+        default=None, max_length=1024, description="The same on one line, for people: digits, edge (next)."
+    )
 
 
 def _named(version: ModelVersion) -> str:
@@ -167,7 +214,7 @@ class ModelVersion(ApiObject):
     """One immutable version of a model: where it came from, its artifact, its metrics. Its name says which it is:
     <model>-v<version, dots as hyphens>[--<variant>]."""
 
-    spec: ModelVersionSpec = Field(description="Which version this is. Immutable.")
+    spec: ModelVersionSpec = Field(description="Which version this is. Immutable, all but retracted.")
     status: ModelVersionStatus = Field(
         default=ModelVersionStatus(conditions=before_the_first_look("Ready")),
         description="What is known of it; written by the operator.",
@@ -195,7 +242,9 @@ class ModelVersion(ApiObject):
             Column("Phase", ".status.phase", "Where it stands."),
             Column("Accuracy", ".status.metrics.accuracy", "Accuracy on the test split."),
             Column("Reason", '.status.conditions[?(@.type=="Ready")].reason', "Why it is ready, or not."),
+            Column("Served by", ".status.serving", "The InferenceServices that serve it, or are about to."),
             AGE,
+            Column("Retracted", ".spec.retracted.reason", "Why nobody is to use it.", priority=1),
             Column("Digest", ".status.artifact.digest", "sha256 of the artifact's manifest.", priority=1),
             Column(
                 "Bytes", ".status.size.version.bytes", "Size of the files that a server loads.", "integer", priority=1

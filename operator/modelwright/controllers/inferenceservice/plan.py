@@ -54,9 +54,10 @@ SHOW_SECONDS = 5
 @dataclasses.dataclass(frozen=True, slots=True)
 class Wanted:
     """What the spec asks for, as far as the plan goes; times in seconds. `target` is None where there is no version to
-    serve, and then `problem` says why, and `problem_stalls` whether a person must act. `promote`, `abort` and
-    `rollback` are what a person asks, as annotations: a revision, and after an @ anything that makes it another asking;
-    `retry` is the time of the failure that is to be tried again."""
+    serve, and then `problem` says why, and `problem_stalls` whether a person must act. `withdrawn` is why the version
+    that is changed to just now may not be served any more. `promote`, `abort` and `rollback` are what a person asks, as
+    annotations: a revision, and after an @ anything that makes it another asking; `retry` is the time of the failure
+    that is to be tried again."""
 
     replicas: int
     asked: str
@@ -64,6 +65,7 @@ class Wanted:
     problem_reason: str = ""
     problem: str = ""
     problem_stalls: bool = False
+    withdrawn: str = ""
     manual: bool = False
     ready_timeout: float = 600.0
     before_requests: int = 50
@@ -413,6 +415,10 @@ class _Pass:
             return self._fail(rollout, "Aborted", "aborted on request")
         failed = self.status.failed
         going_back = failed is not None and active is not None and failed.revision == active.name
+        if wanted.target is None and wanted.withdrawn and not going_back:
+            self.events.append(Event("RolloutSuperseded", wanted.withdrawn, warning=True))
+            self.look_again = 0.0
+            return self._progress("Superseded", wanted.withdrawn, rollout=None)
         if wanted.target is None or wanted.target.name == target.name or going_back:
             return None
         self.events.append(Event("RolloutSuperseded", f"{label(target)} is not asked for any more"))

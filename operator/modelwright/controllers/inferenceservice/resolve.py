@@ -51,6 +51,9 @@ def target(service: InferenceService, name: str, version: VersionView | None, se
     """The revision that serves the ModelVersion `name`."""
     if version is None or version.deleting:
         return Problem("VersionMissing", f"ModelVersion {name} does not exist")
+    if version.retracted and service.spec.model.version is not None:
+        message = f"spec.model.version: ModelVersion {name} is retracted ({version.retracted}); name another version"
+        return Problem("VersionRetracted", message, stalls=True)
     if not version.ready or not version.digest:
         return Problem("VersionNotReady", f"ModelVersion {name} is not Ready")
     if not settings.server_image:
@@ -69,6 +72,17 @@ def target(service: InferenceService, name: str, version: VersionView | None, se
         template=children.TEMPLATE,
     )
     return there or fresh
+
+
+def withdrawn(service: InferenceService, versions: Mapping[str, VersionView]) -> str:
+    """Why the version that the service changes to just now may not be served any more; empty where it may."""
+    rollout = service.status.rollout
+    view = versions.get(rollout.target.model_version_ref.name) if rollout else None
+    if view is None:
+        return ""
+    if view.deleting:
+        return f"ModelVersion {view.key.name} is being deleted"
+    return f"ModelVersion {view.key.name} is retracted ({view.retracted})" if view.retracted else ""
 
 
 def asked(service: InferenceService, name: str, digest: str) -> str:
@@ -97,6 +111,7 @@ def wanted(
         problem_reason=problem.reason,
         problem=problem.message,
         problem_stalls=problem.stalls,
+        withdrawn=withdrawn(service, versions),
         manual=rollout.promotion == "Manual",
         ready_timeout=seconds(rollout.ready_timeout),
         before_requests=before.requests,

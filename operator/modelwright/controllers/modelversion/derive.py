@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from typing import TypeVar
 
 from pydantic import ValidationError
@@ -10,8 +11,8 @@ from pydantic import ValidationError
 from modelwright.api.base import ApiObject
 from modelwright.api.dataset import Dataset
 from modelwright.api.model import Model
-from modelwright.api.model_version import ModelVersion, VersionLineage
-from modelwright.controllers.modelversion import origins
+from modelwright.api.model_version import ModelVersion, VersionLineage, VersionUse
+from modelwright.controllers.modelversion import origins, use
 from modelwright.controllers.modelversion.derive_job import stage_job
 from modelwright.controllers.modelversion.derive_observed import StageJobView, StagePodView
 from modelwright.controllers.modelversion.derived import (
@@ -56,7 +57,7 @@ class Derivation:
         self._settings = settings
         self._caches = caches
 
-    async def reconcile(self, version: ModelVersion, obj: Object) -> float | None:
+    async def reconcile(self, version: ModelVersion, obj: Object, users: Sequence[VersionUse]) -> float | None:
         made = await self._plan(version)
         for job in made.end:
             await self._client.delete(JOBS, job.name, version.metadata.namespace, uid=job.uid)
@@ -67,10 +68,14 @@ class Derivation:
             made = await self._start(version, obj, made, made.start)
         before = {one.type: (one.reason, one.message) for one in version.status.conditions or ()}
         main = made.state.main
-        await self._caches.objects.put_status(obj, made.status, made.state)
+        status, state = use.shown(version, made.status, made.state, users)
+        await self._caches.objects.put_status(obj, status, state)
         if before.get("Ready") != (main.reason, main.message):
             for one in made.told:
                 self._caches.objects.tell(obj, one.reason, one.message, warning=one.warning)
+        if use.RETRACTED in (version.status.phase, status.phase):
+            for reason, note, warning in use.events(version.status.phase, status.phase, state):
+                self._caches.objects.tell(obj, reason, note, warning=warning)
         return made.look_again
 
     async def _plan(self, version: ModelVersion) -> DerivedPlan:

@@ -15,8 +15,9 @@ VERSION_LABEL = "modelwright.dev/modelversion"
 class VersionView:
     """A ModelVersion. `training_job` is the name in its source; `digest` and `uri` are empty until it is Ready.
 
-    `failure` is why nothing goes on until a person acts, else empty. `parents` are the names of the versions that it is
-    made of; `compared`, `datasets` and `has_channel` are what else it may wait for: versions, Datasets, its Model."""
+    `retracted` is why it was taken back, empty where it was not. `failure` is why nothing goes on until a person acts,
+    else empty. `parents` are the names of the versions that it is made of; `compared`, `datasets` and `has_channel` are
+    what else it may wait for: versions, Datasets, its Model."""
 
     key: Key
     model: str
@@ -32,6 +33,12 @@ class VersionView:
     compared: tuple[str, ...] = ()
     datasets: tuple[str, ...] = ()
     has_channel: bool = False
+    retracted: str = ""
+
+    @property
+    def usable(self) -> bool:
+        """Whether a channel may point at it."""
+        return self.ready and not self.deleting and not self.retracted
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -71,6 +78,7 @@ def version_view(obj: Object) -> VersionView:
         deleting=bool(metadata.get("deletionTimestamp")),
         failure=next((str(one["message"]) for one in status.get("conditions") or () if one["type"] == "Stalled"), ""),
         **_needed(spec),
+        retracted=str((spec.get("retracted") or {}).get("reason", "")),
     )
 
 

@@ -14,9 +14,10 @@ from modelwright.api.model_version import ImportedArtifact, ModelVersion, ModelV
 from modelwright.api.storage import ArtifactStatus
 from modelwright.api.training_job import TrainingJob
 from modelwright.api.types import figure
-from modelwright.controllers.modelversion import check
+from modelwright.controllers.modelversion import check, use
 from modelwright.controllers.modelversion.derive import Derivation
 from modelwright.controllers.modelversion.observed import CheckPodView, CheckView
+from modelwright.controllers.modelversion.use import Uses
 from modelwright.controllers.shell import NameTaken, Objects, create_once
 from modelwright.kube import conditions, errors
 from modelwright.kube.client import Client
@@ -139,6 +140,7 @@ class ModelVersionController:
         checks: Reflector[CheckView],
         check_pods: Reflector[CheckPodView],
         derivation: Derivation,
+        uses: Uses,
     ) -> None:
         self._client = client
         self._settings = settings
@@ -147,10 +149,14 @@ class ModelVersionController:
         self._checks = checks
         self._check_pods = check_pods
         self._derivation = derivation
+        self._uses = uses
 
     async def reconcile(self, key: Key) -> float | None:
         obj = self._objects.get(key)
-        if obj is None or obj["metadata"].get("deletionTimestamp"):
+        if obj is None:
+            return None
+        if obj["metadata"].get("deletionTimestamp"):
+            await self._uses.release(obj)
             return None
         try:
             version = ModelVersion.model_validate(obj)
@@ -158,8 +164,10 @@ class ModelVersionController:
             state = conditions.stalled("Ready", "InvalidSpec", "; ".join(problems(error)))
             await self._objects.put_status(obj, ModelVersionStatus(phase="Failed"), state)
             return None
+        users = self._uses.of(version)
+        obj = await self._uses.hold(obj, users)
         if version.spec.source.parents:
-            return await self._derivation.reconcile(version, obj)
+            return await self._derivation.reconcile(version, obj, users)
         made = await self._plan(version)
         imported = version.spec.source.artifact
         if made.start and imported is not None:
@@ -170,11 +178,10 @@ class ModelVersionController:
                 made = dataclasses.replace(made, state=conditions.stalled("Ready", "NameTaken", str(taken)))
         if made.end is not None:
             await self._client.delete(JOBS, made.end.name, key.namespace, uid=made.end.uid)
-        told = version.status.phase != made.status.phase and made.status.phase in ("Ready", "Failed")
-        await self._objects.put_status(obj, made.status, made.state)
-        if told:
-            warning = made.status.phase == "Failed"
-            self._objects.tell(obj, made.state.main.reason, made.state.main.message, warning=warning)
+        status, state = use.shown(version, made.status, made.state, users)
+        await self._objects.put_status(obj, status, state)
+        for reason, note, warning in use.events(version.status.phase, status.phase, state):
+            self._objects.tell(obj, reason, note, warning=warning)
         return None
 
     async def _plan(self, version: ModelVersion) -> Plan:
