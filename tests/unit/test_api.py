@@ -85,14 +85,14 @@ def test_every_field_is_described() -> None:
     ] == []
 
 
-def test_enums_are_in_camel_case_but_for_the_names_of_metrics_and_recipes() -> None:
+def test_enums_are_in_camel_case_but_for_the_names_of_metrics_recipes_and_splits() -> None:
     words = {
         word
         for path, one in every_field().items()
         for word in one.get("enum", ())
-        if isinstance(word, str) and "metric" not in path and not path.endswith("recipe")
+        if isinstance(word, str) and "metric" not in path and not path.endswith(("recipe", "split"))
     }
-    assert {word for word in words if not re.fullmatch("[A-Z][A-Za-z]*", word)} == set()
+    assert {word for word in words if not re.fullmatch("[A-Z][A-Za-z0-9]*", word)} == set()
 
 
 def test_rules_stand_on_the_root_for_the_name_alone() -> None:
