@@ -41,8 +41,9 @@ def command(world: World, kubeconfig: Path, namespace: str) -> list[str | Path]:
     return ["env", *(f"{name}={value}" for name, value in environment.items()), sys.executable, "-m", "modelwright"]
 
 
-# Children are named after five digits of a hash of their owner's uid, and then an attempt, or a hash of the spec.
-_UID = re.compile(r"-[0-9a-f]{5}-(?=\d+$)")
+# Children are named after five digits of a hash of their owner's uid, and then an attempt, a stage, or a hash of the
+# spec.
+_UID = re.compile(r"-[0-9a-f]{5}-(?=([a-z]+-)?\d+$)")
 _UID_AND_SPEC = re.compile(r"-[0-9a-f]{5}-[0-9a-f]{8}$")
 _ALONG = {"progress", "conditions", "curve"}
 RECURRING = ("the Lease is renewed", "an Event", "told along: ")
@@ -68,9 +69,16 @@ def label(request: Request) -> str | None:
     status = json.loads(request.body)["status"]
     if set(status) <= _ALONG:
         return f"told along: {kind} {request.name} {'progress' if 'progress' in status else 'conditions'}"
+    steps = [one["state"] for one in status.get("steps") or ()]
+    if "Running" in steps:
+        # Whether it is told that a step runs depends on how long it does.
+        return f"told along: {kind} {request.name} runs"
     attempt = (status.get("attempt") or {}).get("number")
-    settled = [status.get("phase", ""), f"attempt {attempt}" if attempt else ""]
-    settled += sorted(set(status) - _ALONG - {"phase", "attempt", "storage", "startTime", "completionTime"})
+    phase = status.get("phase", "")
+    # That a version is Running was told before, unless its first step was done between two looks.
+    settled = ["" if steps and phase == "Running" else phase, f"attempt {attempt}" if attempt else ""]
+    settled += [f"{steps.count('Succeeded')} steps done"] if steps else []
+    settled += sorted(set(status) - _ALONG - {"phase", "attempt", "steps", "storage", "startTime", "completionTime"})
     return f"status of {kind} {request.name}: {', '.join(filter(None, settled))}"
 
 
@@ -80,7 +88,7 @@ def recurring(name: str) -> bool:
 
 def state(obj: dict[str, Any]) -> str:
     """What the end comes to: of a training all that its status says but times, speed and words; of a version its
-    digest, so that a run that was disturbed must have trained the very same weights."""
+    digest, so that a run that was disturbed must have trained, or compressed, the very same weights."""
     status = obj.get("status") or {}
     true = [one for one in status.get("conditions") or () if one["status"] == "True"]
     if any(one["type"] == "Suspended" for one in true):
@@ -92,6 +100,7 @@ def state(obj: dict[str, Any]) -> str:
     if "progress" in status:
         progress = status["progress"]
         said.append(f"{progress.get('phase')} at {progress.get('step')}, {progress.get('percent')} %")
+    said += [f"{one['name']} {one['state']}" for one in status.get("steps") or ()]
     if "artifact" in status:
         said.append(status["artifact"]["digest"][:19])
     said += [f"{name}={status[name]}" for name in ("metrics", "modelVersionRef", "summary") if name in status]

@@ -1,4 +1,5 @@
-"""What users do with a TrainingJob, told so that it can be told again with a kill at any write.
+"""What users do with a TrainingJob and with what comes of it, told so that it can be told again with a kill at any
+write.
 
 The waits look at pods and objects, never at what the operator alone tells while it trains: it may be dead just then.
 """
@@ -13,6 +14,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from modelwright.contract import PROGRESS_PORT, Progress
+from modelwright.controllers.modelversion.derive_observed import DERIVED_LABEL
 from modelwright.controllers.trainingjob.children import attempt_name
 from modelwright.kube.resources import (
     CONFIGMAPS,
@@ -35,6 +37,7 @@ from tests.faults.scenario import Run, Scenario
 EXAMPLE = examples.training_job()
 NAME = "digits"
 DATASET = "rows"
+SMALL = "digits-v1-0-0--small"
 ALL = (TRAININGJOBS, MODELVERSIONS, MODELS, JOBS, PODS, SERVICES, CONFIGMAPS)
 # Beside the version these are all that a TrainingJob has made.
 OWNED = (TRAININGJOBS, JOBS, PODS, SERVICES, CONFIGMAPS)
@@ -355,3 +358,48 @@ def train_on_a_dataset(world: World) -> Scenario:
 
     whole = story(world, "on-dataset", act, lambda run: prepared(run) and succeeded(run))
     return dataclasses.replace(whole, resources=(*ALL, DATASETS), aliases=_aliases_of_data)
+
+
+# Versions that are made out of others.
+
+
+def compressed() -> dict[str, Any]:
+    """In two steps, of which the first trains. It waits for its parent."""
+    steps = [{"prune": {"sparsity": "0.8", "finetune": {"epochs": 2}}}, {"cluster": {"bits": 4}}]
+    resources = {"requests": {"cpu": "50m", "memory": "256Mi"}}
+    spec = {
+        "model": "digits", "version": "1.0.0", "variant": "small",
+        "source": {"compress": {"from": {"version": "1.0.0"}, "steps": steps, "resources": resources}},
+        "evaluation": {"gates": [{"metric": "accuracy", "min": "0"}]},
+    }  # fmt: skip
+    return {"metadata": {"name": SMALL}, "spec": spec}
+
+
+def is_compressed(run: Run) -> bool:
+    """And nothing of the work is left, but what it made."""
+    found = (run.get(MODELVERSIONS, SMALL) or {}).get("status") or {}
+    return found.get("phase") == "Ready" and not any(of_small(one) for one in run.objects(JOBS))
+
+
+def of_small(obj: dict[str, Any]) -> bool:
+    return str((obj["metadata"].get("labels") or {}).get(DERIVED_LABEL, "")) == SMALL
+
+
+def gone_with_its_steps(run: Run) -> Iterable[str]:
+    run.delete(MODELVERSIONS, SMALL)
+    try:
+        run.wait("deleted", lambda: not any(of_small(one) for one in (*run.objects(JOBS), *run.objects(PODS))))
+    except TimeoutError:
+        return ["after the deletion of the compressed version there is something of it left"]
+    return deleted_after_all(run)
+
+
+def compress_in_two_steps(world: World) -> Scenario:
+    """The version is there before its parent, and so waits for it."""
+
+    def act(run: Run) -> None:
+        begin(world, run, training_job(epochs=2, workers=1))
+        run.create(MODELVERSIONS, compressed())
+
+    whole = story(world, "compress", act, lambda run: succeeded(run) and is_compressed(run))
+    return dataclasses.replace(whole, epilogue=gone_with_its_steps)

@@ -48,6 +48,16 @@ def test_a_training_waits_for_its_dataset_and_keeps_which_it_was_whenever_the_op
     held(crash_everywhere(stories.train_on_a_dataset(world), world.kubeconfig, only=points))
 
 
+def test_a_compression_whose_operator_dies_at_its_most_telling_writes(world: World) -> None:
+    """Where the parent is pinned, where a step was begun, and where the word of one is written down."""
+    points = [
+        (f"status of modelversion {stories.SMALL}: 0 steps done, lineage", Moment.AFTER),
+        (f"POST jobs {stories.SMALL}-<uid>-cluster-1", Moment.BEFORE),
+        (f"status of modelversion {stories.SMALL}: 2 steps done", Moment.BEFORE),
+    ]
+    held(crash_everywhere(stories.compress_in_two_steps(world), world.kubeconfig, only=points))
+
+
 @pytest.mark.long
 @pytest.mark.timeout(7200)
 @pytest.mark.parametrize(
@@ -62,6 +72,7 @@ def test_a_training_waits_for_its_dataset_and_keeps_which_it_was_whenever_the_op
         (stories.delete_in_mid_run, 0, 0),
         (stories.delete_at_once, 0, 0),
         (stories.train_on_a_dataset, 1, 1),
+        (stories.compress_in_two_steps, 1, 2),
     ],
     ids=lambda value: getattr(value, "__name__", None),
 )
