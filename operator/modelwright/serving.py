@@ -1,8 +1,8 @@
 """The contract between the operator and a serving pod, and with the Jobs that judge a version with the same image.
 
 `serve`: in, a `ServingRun` as JSON in `SERVING_VARIABLE`, the store's credentials as AWS_* variables from the user's
-Secret; meanwhile the Open Inference Protocol on `port`, and `/metrics`, `/status` and `/drain` on the private
-`admin_port`; out, where it cannot serve, a `ServingFailure` as termination message and its reason's exit code.
+Secret; meanwhile the Open Inference Protocol on `port` and `grpc_port`, and `/metrics`, `/status` and `/drain` on the
+private `admin_port`; out, where it cannot serve, a `ServingFailure` as termination message and its reason's exit code.
 
 `analyse` and `verify`: Jobs in the user's namespace; in, `ANALYSIS_VARIABLE` or `VERIFY_VARIABLE`; out, a summary as
 termination message. `analyse` exits with 0 when it has measured, whatever the figures (judging is the operator's),
@@ -27,9 +27,10 @@ SERVING_VARIABLE = "MODELWRIGHT_SERVING"
 ANALYSIS_VARIABLE = "MODELWRIGHT_ANALYSIS"
 VERIFY_VARIABLE = "MODELWRIGHT_VERIFY"
 PORT = 8080
+GRPC_PORT = 8081
 ADMIN_PORT = 9400
 VERSION_HEADER = "Modelwright-Version"
-"""Each answer on `port` carries it; its value is `version_label`."""
+"""Each answer on `port` carries it, and on `grpc_port` as trailing metadata; its value is `version_label`."""
 LIVE_PATH = "/v2/health/live"
 READY_PATH = "/v2/health/ready"
 METRICS_PATH = "/metrics"
@@ -114,7 +115,9 @@ class ServingRun(Shape):
     are run on golden inputs before the pod is ready. `max_request_bytes` bounds a request's body; a larger one is 413.
     After SIGTERM the pod accepts and answers for `lame_duck_seconds` more (each answer with `Connection: close`), then
     waits up to `grace_seconds` for requests in flight: the pod's termination grace period is longer than preStop plus
-    both. `store_patience_seconds` is how long a store that does not answer is tried again.
+    both. A connection of gRPC is told to end, and its client to open another, after `grpc_connection_age_seconds`: more
+    than that and a tenth no drain and no end of a pod has to wait for it, and `grace_seconds` is to be longer.
+    `store_patience_seconds` is how long a store that does not answer is tried again.
     """
 
     contract: Literal[1] = 1
@@ -128,12 +131,14 @@ class ServingRun(Shape):
     digest: str = Field(pattern=_DIGEST)
     store: StoreAccess
     port: int = Field(default=PORT, ge=0, le=65535)
+    grpc_port: int = Field(default=GRPC_PORT, ge=0, le=65535)
     admin_port: int = Field(default=ADMIN_PORT, ge=0, le=65535)
     threads: int | None = Field(default=None, ge=1, le=1024)
     warmup_requests: int = Field(default=50, ge=0, le=100_000)
     max_request_bytes: int = Field(default=64 * 1024 * 1024, ge=1024)
     lame_duck_seconds: float = Field(default=2.0, ge=0, le=600)
     grace_seconds: float = Field(default=25.0, gt=0)
+    grpc_connection_age_seconds: float = Field(default=10.0, gt=0, le=3600)
     store_patience_seconds: float = Field(default=120.0, ge=0)
 
     @property
@@ -173,7 +178,7 @@ class ServingStatus(Shape):
 class DrainState(Shape):
     """`GET`, `POST` (drain) and `DELETE` (drain no more) `/drain`. While it drains, each answer on `port` carries
     `Connection: close` and the connection is closed after it; the pod stays ready. A connection on which nothing is
-    asked stays open. Both counts are of `port` only."""
+    asked stays open; those of gRPC end by their age. The counts are of `port` and `grpc_port` together."""
 
     draining: bool
     open_connections: int

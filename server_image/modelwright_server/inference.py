@@ -6,7 +6,7 @@ Pure, and called on the worker threads. Whatever a client may send wrong is a `B
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from typing import Any
 
 import orjson
@@ -131,13 +131,9 @@ def _inputs(stated: object, rest: memoryview, specs: Mapping[str, Spec], *, has_
         name = one.get("name")
         if not isinstance(name, str):
             raise BadRequest(f"inputs[{index}]: name is a text")
-        if name not in specs:
-            raise BadRequest(f"inputs[{index}]: the model has no input {name!r}; its inputs are {', '.join(specs)}")
-        if name in arrays:
-            raise BadRequest(f"inputs[{index}]: {name!r} is given twice")
-        spec = specs[name]
-        shape = _shape(one, spec, lengths)
-        _check_datatype(one, spec)
+        spec = named("inputs", index, name, specs, arrays)
+        shape = fitting(one.get("shape"), spec, lengths)
+        check_datatype(one.get("datatype"), spec)
         size = _parameters(one, f"input {name!r}").get("binary_data_size")
         if size is None:
             if "data" not in one:
@@ -154,16 +150,31 @@ def _inputs(stated: object, rest: memoryview, specs: Mapping[str, Spec], *, has_
             raise BadRequest(f"input {name!r}: binary_data_size is {size}, and the body has {len(rest)} bytes left")
         arrays[name] = tensors.from_binary(name, spec.datatype, shape, rest[:size])
         rest = rest[size:]
-    missing = [name for name in specs if name not in arrays]
-    if missing:
-        raise BadRequest(f"inputs: {', '.join(map(repr, missing))} is missing")
+    check_complete(arrays, specs)
     if len(rest):
         raise BadRequest(f"the body has {len(rest)} bytes more than its JSON and the binary_data_size of its inputs")
     return arrays
 
 
-def _check_datatype(one: Mapping[str, Any], spec: Spec) -> None:
-    datatype = one.get("datatype")
+def named(where: str, index: int, name: str, specs: Mapping[str, Spec], already: Container[str]) -> Spec:
+    """The input or output (`where` is "inputs" or "outputs") that a request names. Raises BadRequest."""
+    if name not in specs:
+        kind = where.removesuffix("s")
+        raise BadRequest(
+            f"{where}[{index}]: the model has no {kind} {name[:200]!r}; its {where} are {', '.join(specs)}"
+        )
+    if name in already:
+        raise BadRequest(f"{where}[{index}]: {name!r} is {'given' if where == 'inputs' else 'asked for'} twice")
+    return specs[name]
+
+
+def check_complete(arrays: Container[str], specs: Mapping[str, Spec]) -> None:
+    missing = [name for name in specs if name not in arrays]
+    if missing:
+        raise BadRequest(f"inputs: {', '.join(map(repr, missing))} is missing")
+
+
+def check_datatype(datatype: object, spec: Spec) -> None:
     if datatype == spec.datatype:
         return
     if not tensors.is_datatype(datatype):
@@ -173,9 +184,9 @@ def _check_datatype(one: Mapping[str, Any], spec: Spec) -> None:
     raise BadRequest(f"input {spec.name!r}: the datatype is {spec.datatype}, not {datatype}")
 
 
-def _shape(one: Mapping[str, Any], spec: Spec, lengths: dict[str, tuple[int, str]]) -> list[int]:
-    """The shape that is given, where the graph takes it. `lengths` holds those that other inputs gave to named axes."""
-    shape = one.get("shape")
+def fitting(shape: object, spec: Spec, lengths: dict[str, tuple[int, str]]) -> list[int]:
+    """The shape that is given, where the graph takes it. `lengths` holds those that other inputs gave to named axes.
+    Raises BadRequest."""
     if (
         not isinstance(shape, list)
         or len(shape) > _MOST_DIMENSIONS
@@ -197,6 +208,13 @@ def _shape(one: Mapping[str, Any], spec: Spec, lengths: dict[str, tuple[int, str
     return shape
 
 
+def check_served(what: str, parameters: Iterable[str]) -> None:
+    """Raises BadRequest where `parameters` ask for what this server does not have."""
+    unserved = {"classification", "shared_memory_region"}.intersection(parameters)
+    if unserved:
+        raise BadRequest(f"{what}: this server does not have {', '.join(sorted(unserved))}")
+
+
 def _outputs(stated: object, parameters: Mapping[str, Any], specs: Mapping[str, Spec]) -> list[Wanted]:
     """Those that are asked for, in that order; all where none is named."""
     all_binary = _flag(parameters, "binary_data_output", "the request", False)
@@ -209,13 +227,8 @@ def _outputs(stated: object, parameters: Mapping[str, Any], specs: Mapping[str, 
         name = one.get("name") if isinstance(one, dict) else None
         if not isinstance(name, str):
             raise BadRequest(f"outputs[{index}]: it is an object with the text name")
-        if name not in specs:
-            raise BadRequest(f"outputs[{index}]: the model has no output {name!r}; its outputs are {', '.join(specs)}")
-        if name in wanted:
-            raise BadRequest(f"outputs[{index}]: {name!r} is asked for twice")
+        spec = named("outputs", index, name, specs, wanted)
         own = _parameters(one, f"output {name!r}")
-        unserved = {"classification", "shared_memory_region"} & own.keys()
-        if unserved:
-            raise BadRequest(f"output {name!r}: this server does not have {', '.join(sorted(unserved))}")
-        wanted[name] = Wanted(specs[name], _flag(own, "binary_data", f"output {name!r}", all_binary))
+        check_served(f"output {name!r}", own)
+        wanted[name] = Wanted(spec, _flag(own, "binary_data", f"output {name!r}", all_binary))
     return list(wanted.values())

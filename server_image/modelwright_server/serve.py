@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import importlib
 import logging
 import os
 import signal
 import threading
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import uvloop
 from modelwright import serving
@@ -20,7 +22,11 @@ from modelwright_server.failures import ServingFailed
 from modelwright_server.http11 import Answer, HttpServer, Request, Response, error_response
 from modelwright_server.loading import Loaded, load
 from modelwright_server.metrics import CONTENT_TYPE, Metrics
+from modelwright_server.served import Served
 from modelwright_server.workers import Workers
+
+if TYPE_CHECKING:
+    from modelwright_server.grpc_server import GrpcServer
 
 log = logging.getLogger(__name__)
 
@@ -38,16 +44,19 @@ class Pod:
         self.threads = run.threads or processor.threads()
         # As many inferences at once as there are threads to compute them, and one to decode the next meanwhile; more
         # would only wait for each other.
-        self.protocol = v2.Protocol(run, server_version, self.metrics, Workers(self.threads + 1))
+        workers = Workers(self.threads + 1)
+        self.served = Served(run.model, run.version_label, server_version, self.metrics, workers)
         self.server = HttpServer(
-            self.protocol,
+            v2.Protocol(self.served),
             headers=((serving.VERSION_HEADER.lower().encode(), run.version_label.encode()),),
             max_body=run.max_request_bytes,
         )
         self.admin = HttpServer(self._administer)
-        self.metrics.follow(serving.IN_FLIGHT, lambda: self.server.in_flight)
-        self.metrics.follow(serving.CONNECTIONS, lambda: len(self.server.connections))
-        self.metrics.follow(serving.READY, lambda: float(self.protocol.ready))
+        self.grpc: GrpcServer | None = None
+        """None until gRPC's libraries are there."""
+        self.metrics.follow(serving.IN_FLIGHT, lambda: self._in_flight)
+        self.metrics.follow(serving.CONNECTIONS, lambda: self._connections)
+        self.metrics.follow(serving.READY, lambda: float(self.served.ready))
         self.metrics.follow(serving.DRAINING, lambda: float(self.draining))
 
     async def serve(self) -> None:
@@ -57,11 +66,8 @@ class Pod:
         for one in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(one, stop.set)
         for server, port in ((self.server, self.run.port), (self.admin, self.run.admin_port)):
-            try:
-                await server.listen(port)
-            except OSError as error:
-                words = os.strerror(error.errno or 0)
-                raise ServingFailed(Reason.INVALID_RUN, f"port {port} cannot be listened on: {words}") from error
+            await _listening(server, port)
+        listening = asyncio.create_task(self._listen_grpc())
         loading: asyncio.Future[Loaded] = loop.create_future()
         threading.Thread(target=self._load, args=(loading,), name="loading", daemon=True).start()
         stopped = asyncio.create_task(stop.wait())
@@ -70,8 +76,11 @@ class Pod:
             return  # told to stop before there was anything to serve
         loaded = loading.result()
         self.warnings = loaded.warnings
-        self.protocol.model = v2.Model(self.run, loaded)
-        self.protocol.ready = True
+        from modelwright_server.model import Model
+
+        self.served.model = Model(self.run, loaded)
+        await listening
+        self.served.ready = True
         self.phase = Phase.READY
         self._took("total", _age_seconds())
         log.info("ready: %s %s; seconds: %s", self.run.model, self.run.version_label,
@@ -79,13 +88,31 @@ class Pod:
         await stopped
         await self._end()
 
+    async def _listen_grpc(self) -> None:
+        # A sixth of a second of CPU, while the version is fetched: so the pod is live before.
+        module = await asyncio.to_thread(importlib.import_module, "modelwright_server.grpc_server")
+        server: GrpcServer = module.GrpcServer(
+            self.served, max_bytes=self.run.max_request_bytes, age_seconds=self.run.grpc_connection_age_seconds
+        )
+        await _listening(server, self.run.grpc_port)
+        self.grpc = server
+
+    @property
+    def _in_flight(self) -> int:
+        return self.server.in_flight + (self.grpc.in_flight if self.grpc else 0)
+
+    @property
+    def _connections(self) -> int:
+        return len(self.server.connections) + (self.grpc.connections() if self.grpc else 0)
+
     async def _end(self) -> None:
-        self.protocol.ready = False
+        self.served.ready = False
         self.phase = Phase.STOPPING
         self._set_draining(True)
         log.info("told to stop: answering for %g s more", self.run.lame_duck_seconds)
         await asyncio.sleep(self.run.lame_duck_seconds)
-        if not await self.server.end(self.run.grace_seconds):
+        grace = self.run.grace_seconds
+        if not all(await asyncio.gather(*(one.end(grace) for one in (self.server, self.grpc) if one))):
             log.warning("some requests were not answered within %g s", self.run.grace_seconds)
         await self.admin.end(1.0)
 
@@ -136,9 +163,7 @@ class Pod:
                 self._set_draining(method == "POST")
             elif method != "GET":
                 return error_response(405, f"{method} is not for {path}", ((b"allow", b"GET, POST, DELETE"),))
-            state = DrainState(
-                draining=self.draining, open_connections=len(self.server.connections), in_flight=self.server.in_flight
-            )
+            state = DrainState(draining=self.draining, open_connections=self._connections, in_flight=self._in_flight)
             return Response(200, (state.to_json().encode(),))
         if path not in (serving.METRICS_PATH, serving.STATUS_PATH):
             known = ", ".join((serving.METRICS_PATH, serving.STATUS_PATH, serving.DRAIN_PATH))
@@ -151,6 +176,14 @@ class Pod:
             phase=self.phase.value, run=self.run, warnings=self.warnings, load_seconds=dict(self.load_seconds)
         )
         return Response(200, (status.to_json().encode(),))
+
+
+async def _listening(server: HttpServer | GrpcServer, port: int) -> None:
+    try:
+        await server.listen(port)
+    except OSError as error:
+        words = os.strerror(error.errno) if error.errno else error.strerror
+        raise ServingFailed(Reason.INVALID_RUN, f"port {port} cannot be listened on: {words}") from error
 
 
 def _age_seconds() -> float:

@@ -107,14 +107,14 @@ def _texts(name: str, count: int, data: memoryview) -> Array:
             raise BadTensor(f"input {name!r}: element {len(texts)} of BYTES goes beyond the {len(data)} bytes of data")
         if len(texts) == count:
             raise BadTensor(f"input {name!r}: its data has more than the {count} elements of its shape")
-        texts.append(_text(name, len(texts), bytes(data[at + 4 : end])))
+        texts.append(to_text(name, len(texts), bytes(data[at + 4 : end])))
         at = end
     if len(texts) != count:
         raise BadTensor(f"input {name!r}: its data has {len(texts)} elements, its shape {count}")
     return np.array(texts, dtype=object)
 
 
-def _text(name: str, index: int, content: bytes) -> str:
+def to_text(name: str, index: int, content: bytes) -> str:
     try:
         return content.decode()
     except UnicodeDecodeError as error:

@@ -65,6 +65,10 @@ class Server:
         return f"http://127.0.0.1:{self.run.port}"
 
     @property
+    def grpc(self) -> str:
+        return f"127.0.0.1:{self.run.grpc_port}"
+
+    @property
     def admin(self) -> str:
         return f"http://127.0.0.1:{self.run.admin_port}"
 
@@ -121,7 +125,8 @@ def serve(published: Published, folder: Path, *, environment: Mapping[str, str] 
     """Starts a server of the published version; `more` replaces fields of its run."""
     fields = {
         "namespace": "team-a", "service": "iris", "revision": "r1", **published.named, "port": free_port(),
-        "admin_port": free_port(), "warmup_requests": 5, "lame_duck_seconds": 0.3, "store_patience_seconds": 3.0,
+        "grpc_port": free_port(), "admin_port": free_port(), "warmup_requests": 5, "lame_duck_seconds": 0.3,
+        "store_patience_seconds": 3.0, "grpc_connection_age_seconds": 1.0,
     }  # fmt: skip
     run = ServingRun.model_validate({**fields, **more})
     return Server(start("serve", "MODELWRIGHT_SERVING", run, folder, **(environment or {})), run, folder)

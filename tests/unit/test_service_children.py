@@ -53,6 +53,25 @@ def test_a_pod_is_told_what_to_serve_and_holds_no_credentials_of_kubernetes() ->
     assert pod["terminationGracePeriodSeconds"] > waits
 
 
+def test_both_protocols_have_a_port_of_the_service_that_leads_to_the_pods_own() -> None:
+    made = children.service_object(service(), "svc", "svc-110", OWNER)
+    ports = {one["name"]: (one["port"], one["appProtocol"]) for one in made["spec"]["ports"]}
+    assert ports == {"http": (80, "http"), "grpc": (8081, "kubernetes.io/h2c")}
+    pod = children.deployment(service(), revision("1.1.0"), 1, REACH, OWNER)["spec"]["template"]["spec"]
+    of_pod = {one["name"]: one["containerPort"] for one in container(pod)["ports"]}
+    assert all(one["targetPort"] in of_pod for one in made["spec"]["ports"])
+    run = serving.ServingRun.model_validate_json(container(pod)["env"][0]["value"])
+    assert of_pod == {"http": run.port, "grpc": run.grpc_port, "admin": run.admin_port}
+
+
+@given(st.integers(1, 60))
+def test_the_end_of_a_pod_waits_for_grpc_connections_to_come_of_age(drain: int) -> None:
+    asked = service(rollout={"drainTimeout": f"{drain}s"})
+    pod = children.deployment(asked, revision("1.1.0"), 1, REACH, OWNER)["spec"]["template"]["spec"]
+    run = serving.ServingRun.model_validate_json(container(pod)["env"][0]["value"])
+    assert run.grace_seconds > run.grpc_connection_age_seconds * 1.1
+
+
 def test_the_users_pod_template_is_laid_over_and_the_analysis_runs_where_the_servers_run() -> None:
     overlay = {
         "nodeSelector": {"disk": "fast"},

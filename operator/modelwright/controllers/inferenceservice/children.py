@@ -32,7 +32,7 @@ from modelwright.controllers.podspec import (
 )
 from modelwright.kube.resources import Object
 
-TEMPLATE = 1
+TEMPLATE = 2
 """Which form of the pod template this operator makes. Raised with each change of it."""
 CONTAINER = "server"
 NOBODY = "none"
@@ -44,6 +44,8 @@ _LAME_DUCK_SECONDS = 2
 # What the kubelet and the process need beyond what is waited for.
 _SLACK_SECONDS = 5
 _ANALYSIS_SECONDS = 300
+# How long a switch of the Service may go unnoticed by a client of gRPC; more often, reconnecting would be felt.
+_GRPC_CONNECTION_SECONDS = 10.0
 _PLACING = ("nodeSelector", "tolerations", "affinity", "imagePullSecrets", "priorityClassName", "volumes")
 
 
@@ -122,9 +124,16 @@ def service_object(service: InferenceService, name: str, revision: str, owner: O
         },
         "spec": {
             "selector": pod_selector(service.metadata.name, revision or NOBODY),
-            "ports": [{"name": "http", "port": _PORT, "targetPort": "http", "appProtocol": "http"}],
+            # Pods of before there was gRPC have no such port, and are endpoints of the other alone.
+            "ports": [
+                {"name": "http", "port": _PORT, "targetPort": "http", "appProtocol": "http"},
+                {
+                    "name": "grpc", "port": serving.GRPC_PORT, "targetPort": "grpc",
+                    "appProtocol": "kubernetes.io/h2c",
+                },
+            ],
         },
-    }
+    }  # fmt: skip
 
 
 def deployment(service: InferenceService, revision: Revision, replicas: int, reach: Reach, owner: Object) -> Object:
@@ -163,12 +172,15 @@ def _pod_spec(service: InferenceService, revision: Revision, reach: Reach) -> Ob
         digest=revision.digest,
         store=_store(revision.uri, reach),
         lame_duck_seconds=_LAME_DUCK_SECONDS,
-        grace_seconds=max(1.0, drain_seconds),
+        grace_seconds=(grace := max(1.0, drain_seconds)),
+        # An age is up to a tenth longer than what is said.
+        grpc_connection_age_seconds=min(_GRPC_CONNECTION_SECONDS, grace * 0.8),
     )
     container = {
         **_container(revision.image, serving.SERVE, {serving.SERVING_VARIABLE: run.to_json()}, reach),
         "ports": [
             {"name": "http", "containerPort": serving.PORT},
+            {"name": "grpc", "containerPort": serving.GRPC_PORT},
             {"name": "admin", "containerPort": serving.ADMIN_PORT},
         ],
         "resources": spec.resources.to_object() if spec.resources else {},
