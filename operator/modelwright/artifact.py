@@ -95,11 +95,13 @@ class Onnx(Shape):
     """The graph in `path`, whose initializers are external data in `weights`: offsets into that file. "": they are in
     the graph, or in files of the user's own choice beside it. `packed` is the container of sparse and clustered
     tensors where there is one: the graph names its initializers and carries none of them, and whoever loads it decodes
-    the container and gives them to the runtime (`modelwright.packing`)."""
+    the container and gives them to the runtime (`modelwright.packing`). `unpacked` is what they take then, in bytes:
+    a container that would become more is not decoded."""
 
     path: str = ONNX_FILE
     weights: str = WEIGHTS_FILE
     packed: str | None = None
+    unpacked: int | None = Field(default=None, ge=0)
     opset: int
     ir_version: int
 

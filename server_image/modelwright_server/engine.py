@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import onnxruntime
-from modelwright.artifact import Manifest, Tensor
+from modelwright import hardware, packing
+from modelwright.artifact import Manifest, Onnx, Tensor
 from modelwright.serving import Reason
 
 from modelwright_server.failures import ServingFailed
@@ -41,6 +42,8 @@ class Engine:
         # A thread that spins while it waits takes the CPU from those that answer requests, and from a container's
         # quota; it is only worth it where nothing else runs.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        if onnx.packed is not None:
+            self._held = _inject(options, folder, onnx, onnx.packed)
         try:
             self._session = onnxruntime.InferenceSession(folder / onnx.path, options, providers=[PROVIDER])
             self.inputs = tuple(_spec(one) for one in self._session.get_inputs())
@@ -59,6 +62,22 @@ class Engine:
         except Exception as error:
             raise InferenceFailed(_words(error)) from error
         return found
+
+
+def _inject(options: onnxruntime.SessionOptions, folder: Path, onnx: Onnx, packed: str) -> object:
+    """Decodes the container, and gives its tensors to the session as the graph's initializers. What is returned has to
+    live as long as the session: the runtime reads these very arrays. Raises ServingFailed."""
+    limit = hardware.memory()
+    try:
+        most = packing.MOST_BYTES if limit is None else min(limit, packing.MOST_BYTES)
+        tensors = packing.decode((folder / packed).read_bytes(), unpacked=onnx.unpacked, most=most)
+    except ValueError as error:
+        raise ServingFailed(
+            Reason.ARTIFACT_DAMAGED, f"{packed} cannot be decoded: {error}: publish the version again"
+        ) from error
+    values = [onnxruntime.OrtValue.ortvalue_from_numpy(tensor) for tensor in tensors.values()]
+    options.add_external_initializers(list(tensors), values)
+    return tensors, values
 
 
 def _spec(argument: onnxruntime.NodeArg) -> Spec:

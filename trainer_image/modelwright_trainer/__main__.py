@@ -17,6 +17,7 @@ _COMMANDS = {
     "own": "what stands around the user's own code in its pod: fetch, progress, publish",
     "dataset": "prepare a data set: read, check, split, profile and shard it; told in the variable MODELWRIGHT_DATASET",
     "combine": "make one version of several; told in the variable MODELWRIGHT_DERIVATION",
+    "compress": "make one step of a compression, or publish it; told in the variable MODELWRIGHT_DERIVATION",
     "allreduce": "check the fabric between the pods of a job: a timed all-reduce whose sum is verified",
 }
 USAGE_ERROR = 2
@@ -39,6 +40,7 @@ def parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:
     own.add_argument("--job", type=Path, required=True, help="the resolved job as JSON, modelwright.owncode.OwnRun")
     commands.add_parser("dataset", help=_COMMANDS["dataset"], description=_COMMANDS["dataset"])
     commands.add_parser("combine", help=_COMMANDS["combine"], description=_COMMANDS["combine"])
+    commands.add_parser("compress", help=_COMMANDS["compress"], description=_COMMANDS["compress"])
     allreduce = commands.add_parser("allreduce", help=_COMMANDS["allreduce"], description=_COMMANDS["allreduce"])
     allreduce.add_argument("--master-addr", default=environment.get("MASTER_ADDR"), help="rank 0's host (MASTER_ADDR)")
     allreduce.add_argument(
@@ -84,6 +86,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from modelwright_trainer.combine import command as combination
 
         return combination.main()
+    if chosen.command == "compress":
+        from modelwright_trainer.compress import command as compression
+
+        return compression.main()
     for flag in ("master_addr", "rank", "world_size"):
         if getattr(chosen, flag) is None:
             print(f"modelwright_trainer {chosen.command}: give --{flag.replace('_', '-')}", file=sys.stderr)

@@ -42,10 +42,20 @@ def agree(learner: Publisher, weights: Weights, session: Session, table: Table, 
         given = session.run(features, only=[name])[name]
         apart = max(apart, float(np.abs(given - expected).max(initial=0.0)))
         largest = max(largest, float(np.abs(expected).max(initial=0.0)))
-    if not apart / largest <= _EXPORT_TOLERANCE:
+    _near(name, apart / largest)
+
+
+def same(name: str, given: npt.NDArray[Any], expected: npt.NDArray[Any]) -> None:
+    """As `agree`, of outputs that were computed already."""
+    largest = max(1.0, float(np.abs(expected).max(initial=0.0)))
+    _near(name, float(np.abs(given - expected).max(initial=0.0)) / largest)
+
+
+def _near(name: str, apart: float) -> None:
+    if not apart <= _EXPORT_TOLERANCE:
         raise TrainingFailed(
             Outcome.EXPORT_MISMATCH,
-            f"the exported file's {name} are {apart / largest:.2g} (relative) off those of what was trained;"
+            f"the exported file's {name} are {apart:.2g} (relative) off those of what was trained;"
             f" {_EXPORT_TOLERANCE:g} is the most: please report it",
         )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-from modelwright import artifact, versions
+from modelwright import artifact, packing, versions
 from modelwright.contract import InitFrom, Trainer
 from modelwright.store import Store
 from modelwright.versions import Damaged
@@ -27,13 +27,18 @@ def weights(store: Store, stated: InitFrom, trainer: Trainer, learner: Learner, 
     if made != trainer.recipe:
         raise UserFailed(f"{_FIELD}: {named} was made by {made}, not {trainer.recipe}: name a version of that recipe")
     _same_columns(named, manifest, learner)
-    file = next(one for one in manifest.files if one.path == artifact.WEIGHTS_FILE)
+    onnx = manifest.formats.onnx
+    packed = onnx.packed if onnx else None
+    file = next(one for one in manifest.files if one.path == (packed or artifact.WEIGHTS_FILE))
     folder.mkdir(parents=True, exist_ok=True)
-    blob, path = artifact.blob_uri(stated.uri, file.digest), folder / artifact.WEIGHTS_FILE
+    blob, path = artifact.blob_uri(stated.uri, file.digest), folder / file.path
     found, _ = store.download(blob, path)
     if found != file.digest:
         raise Damaged(f"{blob}: {file.path} is {found}; the manifest says {file.digest}")
-    read = load_file(path)
+    try:
+        read = packing.decode(path.read_bytes(), unpacked=onnx and onnx.unpacked) if packed else load_file(path)
+    except ValueError as error:
+        raise Damaged(f"{blob}: {file.path}: {error}") from error
     path.unlink()
     check(named, read, whole(learner.module()))
     return read

@@ -4,24 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from modelwright.hardware import memory as memory  # the limit, which the server looks at too
+
 _ROOT = Path("/sys/fs/cgroup")
-_LIMITS = ("memory.max", "memory/memory.limit_in_bytes")
 _PEAKS = ("memory.peak", "memory/memory.max_usage_in_bytes")
 _KILLS = ("memory.events", "memory/memory.oom_control")
-# Version 1 writes "no limit" as the greatest whole number of pages.
-_NO_LIMIT = 1 << 60
-
-
-def memory(root: Path = _ROOT) -> int | None:
-    """The limit in bytes, of either version of control groups; None without one, and where the kernel does not tell."""
-    for name in _LIMITS:
-        try:
-            limit = int((root / name).read_text())
-        except (OSError, ValueError):  # "max" is no number
-            continue
-        if limit < _NO_LIMIT:
-            return limit
-    return None
 
 
 def memory_peak(root: Path = _ROOT) -> int | None:

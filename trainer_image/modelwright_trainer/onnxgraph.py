@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 import onnxruntime
+from modelwright import packing
 from modelwright.artifact import INPUT, ONNX_FILE, WEIGHTS_FILE, Onnx, Tensor
 from onnx import TensorProto, helper, numpy_helper
 from safetensors.numpy import save_file
@@ -23,6 +24,8 @@ OPSET = 21
 TREES, _TREES_OPSET = "ai.onnx.ml", 3
 IR_VERSION = 10
 PROVIDER = "CPUExecutionProvider"
+LEFT, RIGHT = "left", "right"
+"""What the factors of a weight [out, in] are called in its place: [out, rank] and [rank, in]."""
 Weights = Mapping[str, npt.NDArray[np.float32]]
 Array = npt.NDArray[Any]
 _TYPES = {"float32": TensorProto.FLOAT, "int64": TensorProto.INT64}
@@ -41,6 +44,7 @@ class Graph:
         """`rows` is the input's name."""
         self.input = rows
         save_file({name: np.ascontiguousarray(value) for name, value in weights.items()}, folder / WEIGHTS_FILE)
+        self.shapes = {name: value.shape for name, value in weights.items()}
         self._name, self._folder = name, folder
         self._initializers = external(folder / WEIGHTS_FILE)
         self._nodes: list[onnx.NodeProto] = []
@@ -63,8 +67,19 @@ class Graph:
         return self.node("Reshape", [values, self.constant(f"{output}.shape", np.array(shape, np.int64))], output)
 
     def linear(self, rows: str, prefix: str, output: str) -> str:
-        """An `nn.Linear` of that name, on [rows, features]."""
-        return self.node("Gemm", [rows, f"{prefix}.weight", f"{prefix}.bias"], output, transB=1)
+        """An `nn.Linear` of that name, on [rows, features]; or two of them, where its weight is a product."""
+        if f"{prefix}.{LEFT}" not in self.shapes:
+            return self.node("Gemm", [rows, f"{prefix}.weight", f"{prefix}.bias"], output, transB=1)
+        narrow = self.node("Gemm", [rows, f"{prefix}.{RIGHT}"], f"{output}.narrow", transB=1)
+        return self.node("Gemm", [narrow, f"{prefix}.{LEFT}", f"{prefix}.bias"], output, transB=1)
+
+    def product(self, values: str, prefix: str) -> str:
+        """[rows, length, …] times the weight of an `nn.Linear`, or both its factors."""
+        parts = ("weight",) if f"{prefix}.{LEFT}" not in self.shapes else (RIGHT, LEFT)
+        for part in parts:
+            turned = self.node("Transpose", [f"{prefix}.{part}"], f"{prefix}.{part}.turned", perm=[1, 0])
+            values = self.node("MatMul", [values, turned], f"{prefix}.{part}.product")
+        return values
 
     def write(self, inputs: Sequence[Tensor], outputs: Sequence[Tensor]) -> None:
         """Writes the file, and checks it."""
@@ -107,18 +122,30 @@ def external(path: Path) -> list[TensorProto]:
 
 
 def tensors(folder: Path, onnx_: Onnx) -> dict[str, Array]:
-    """The initializers of the graph in `folder`, wherever they lie, by name."""
-    model = onnx.load(folder / onnx_.path)
-    return {one.name: numpy_helper.to_array(one) for one in model.graph.initializer}
+    """The initializers of the graph in `folder`, wherever they lie, by name. Raises ValueError where its container is
+    damaged."""
+    packed = _packed(folder, onnx_)
+    model = onnx.load(folder / onnx_.path, load_external_data=not packed)
+    inside = {one.name: numpy_helper.to_array(one) for one in model.graph.initializer if one.name not in packed}
+    return {**inside, **packed}
+
+
+def _packed(folder: Path, onnx_: Onnx) -> dict[str, Array]:
+    if onnx_.packed is None:
+        return {}
+    return packing.decode((folder / onnx_.packed).read_bytes(), unpacked=onnx_.unpacked)
 
 
 class Session:
     """The file in `folder` in ONNX Runtime, on one thread. Its only input is the rows."""
 
     def __init__(self, folder: Path, onnx_: Onnx | None = None) -> None:
-        """`onnx_` is what the manifest says of it; None: it was written by a `Graph`."""
+        """`onnx_` is what the manifest says of it; None: it was written by a `Graph`. Raises ValueError where its
+        container is damaged."""
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = 1
+        if onnx_ is not None and onnx_.packed is not None:
+            self._held = inject(options, _packed(folder, onnx_))
         path = folder / (onnx_.path if onnx_ else ONNX_FILE)
         self._session = onnxruntime.InferenceSession(path, options, providers=[PROVIDER])
         (self._input,) = (one.name for one in self._session.get_inputs())
@@ -129,3 +156,12 @@ class Session:
         names = tuple(only) if only is not None else self._outputs
         parts = [self._session.run(names, {self._input: rows[at : at + batch]}) for at in range(0, len(rows), batch)]
         return {name: np.concatenate([part[index] for part in parts]) for index, name in enumerate(names)}
+
+
+def inject(options: onnxruntime.SessionOptions, tensors: Mapping[str, Array]) -> Any:
+    """Gives a session the initializers of a graph that names them and carries none, before the runtime optimizes
+    anything: what it computes, and how fast, is as if they had been in the file. What is returned has to live as long
+    as the session: the runtime reads these very arrays."""
+    values = [onnxruntime.OrtValue.ortvalue_from_numpy(tensor) for tensor in tensors.values()]
+    options.add_external_initializers(list(tensors), values)
+    return tensors, values

@@ -117,6 +117,10 @@ class Regression(Task):
     def loss(self, outputs: torch.Tensor, batch: Batch) -> torch.Tensor:
         return self._errors(outputs, batch).square().sum()
 
+    def distance(self, outputs: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
+        """The squared difference of two predictions [rows, 1] in the loss's units, the sum over the rows."""
+        return ((outputs.float() - wanted) / self._scale).square().sum()
+
     def sums(self, outputs: torch.Tensor, batch: Batch) -> torch.Tensor:
         return self._errors(outputs, batch).double().square().sum()[None]
 
@@ -148,9 +152,16 @@ class AnomalyDetection(Task):
         return Rescale(self._moments)
 
     def _scores(self, outputs: torch.Tensor, batch: Batch) -> torch.Tensor:
-        wanted = batch.features if batch.targets is None else batch.targets
+        return self._apart(outputs, batch.features if batch.targets is None else batch.targets)
+
+    def _apart(self, outputs: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
         scale = self._standardize.scale.to(outputs.device)
         return ((outputs.float() - wanted) / scale).square().mean(dim=1)
+
+    def distance(self, outputs: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
+        """The squared difference of what is given back for rows [rows, columns] in the loss's units, the sum over the
+        rows."""
+        return self._apart(outputs, wanted).sum()
 
     def loss(self, outputs: torch.Tensor, batch: Batch) -> torch.Tensor:
         return self._scores(outputs, batch).sum()

@@ -144,7 +144,7 @@ class TransformerLearner(TaskLearner):
             least = graph.node("Max", [count, graph.constant("least", np.array(1, np.float32))], "at_least")
             graph.linear(graph.node("Div", [total, least], "mean"), "last", self.task.raw)
             return
-        graph.node("Add", [_product(graph, hidden, "last"), "last.bias"], self.task.raw)
+        graph.node("Add", [graph.product(hidden, "last"), "last.bias"], self.task.raw)
 
     def _block(self, graph: Graph, hidden: str, unseen: str, name: str) -> str:
         heads, size = self.recipe.heads, self.recipe.head_size
@@ -174,15 +174,9 @@ def _normalized(graph: Graph, values: str, name: str) -> str:
     return graph.node("LayerNormalization", inputs, f"{name}.normal", axis=-1, epsilon=_EPSILON)
 
 
-def _product(graph: Graph, values: str, name: str) -> str:
-    """[rows, length, …] times the weight of an `nn.Linear`."""
-    turned = graph.node("Transpose", [f"{name}.weight"], f"{name}.weight.turned", perm=[1, 0])
-    return graph.node("MatMul", [values, turned], f"{name}.product")
-
-
 def _layer(graph: Graph, values: str, name: str) -> str:
     """An `nn.Linear` on [rows, length, …]."""
-    return graph.node("Add", [_product(graph, values, name), f"{name}.bias"], f"{name}.sums")
+    return graph.node("Add", [graph.product(values, name), f"{name}.bias"], f"{name}.sums")
 
 
 def _fit(table: Table, vocabulary: int) -> None:
