@@ -48,7 +48,9 @@ def digits(side: int = SIDE) -> Table:
     images = resampled(pixels.reshape(-1, 8, 8), side) if side != 8 else pixels
     features = images.reshape(len(labels), -1).astype(np.float32)
     names = tuple(f"p{index}" for index in range(features.shape[1]))
-    return Table(features, labels.astype(np.int64), names, ("float",) * len(names), tuple("0123456789"), "sha256:" + "0" * 64)
+    return Table(
+        features, labels.astype(np.int64), names, ("float",) * len(names), tuple("0123456789"), "sha256:" + "0" * 64
+    )
 
 
 def folds(table: Table, count: int, seed: int) -> Iterator[tuple[Rows, Rows]]:
@@ -133,7 +135,11 @@ def net(
         outputs=one.outputs, formats=artifact.Formats(onnx=onnx), rebuild=rebuild, files=(),
     )  # fmt: skip
     work = Work(
-        Parent("digits", "", manifest, made), material(table, train, test), Calibration(), seed_of(seed, "bench"), folder
+        Parent("digits", "", manifest, made),
+        material(table, train, test),
+        Calibration(),
+        seed_of(seed, "bench"),
+        folder,
     )
     if learner is not None:
         work._learners[(recipe, tuple(sorted(rebuild.hyperparameters.items())))] = learner
@@ -142,4 +148,6 @@ def net(
 
 def accuracy(one: Net, state: State) -> float:
     folder, onnx = one.files(state)
-    return float(evaluated.measured(Session(folder, onnx), one.work.parent.manifest, one.work.rows, "test").figures["accuracy"])
+    return float(
+        evaluated.measured(Session(folder, onnx), one.work.parent.manifest, one.work.rows, "test").figures["accuracy"]
+    )
