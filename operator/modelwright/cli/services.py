@@ -3,32 +3,13 @@ and can be seen, and undone, with kubectl."""
 
 from __future__ import annotations
 
-import dataclasses
 import datetime
-import os
-from pathlib import Path
-from typing import Any
-
-import yaml
-from kubernetes.aio.config import ConfigException
-from pydantic import ValidationError
 
 from modelwright.api.inference_service import ABORT, PROMOTE, RETRY, ROLLBACK, InferenceService, Revision
 from modelwright.api.types import to_the_second
+from modelwright.cli.cluster import Refused, Where, connected
 from modelwright.kube import errors
-from modelwright.kube.client import Client
 from modelwright.kube.resources import INFERENCESERVICES
-
-
-class Refused(Exception):  # noqa: N818 - it reads as what happened
-    """What was asked for cannot be done; the text says why, and what can."""
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Where:
-    namespace: str | None
-    context: str | None
-    kubeconfig: str | None
 
 
 def _version(revision: Revision) -> str:
@@ -92,26 +73,10 @@ def story(service: InferenceService) -> str:
     return "\n".join(lines)
 
 
-def _namespace(where: Where) -> str:
-    """That of the command, or of kubectl's context, as kubectl takes it."""
-    if where.namespace:
-        return where.namespace
-    path = where.kubeconfig or os.environ.get("KUBECONFIG", "").split(os.pathsep)[0] or "~/.kube/config"
-    try:
-        config: dict[str, Any] = yaml.safe_load(Path(path).expanduser().read_text()) or {}
-    except OSError:
-        return "default"
-    current = where.context or config.get("current-context")
-    contexts: dict[str, dict[str, Any]] = {one["name"]: one["context"] for one in config.get("contexts") or ()}
-    return str(contexts.get(str(current), {}).get("namespace") or "default")
-
-
 async def run(command: str, name: str, where: Where) -> str:
     """Does what `command` says, and returns what to tell. Raises Refused."""
-    namespace = _namespace(where)
-    kubeconfig = Path(where.kubeconfig) if where.kubeconfig else None
-    try:
-        async with await Client.connect(kubeconfig, context=where.context) as client:
+    async with connected(where) as (client, namespace):
+        try:
             obj = await client.get(INFERENCESERVICES, name, namespace)
             service = InferenceService.model_validate(obj)
             if command == "status":
@@ -119,12 +84,11 @@ async def run(command: str, name: str, where: Where) -> str:
             key, value, told = annotation(command, service, datetime.datetime.now(datetime.UTC))
             metadata = {"resourceVersion": obj["metadata"]["resourceVersion"], "annotations": {key: value}}
             await client.patch(INFERENCESERVICES, name, {"metadata": metadata}, namespace)
-            return told
-    except ConfigException as wrong:
-        raise Refused(f"kubectl's configuration cannot be used: {wrong}") from wrong
-    except errors.NotFound as missing:
-        raise Refused(f"InferenceService {name} does not exist in namespace {namespace}") from missing
-    except errors.Conflict as changed:
-        raise Refused(f"{name} changed meanwhile; look again, and repeat it") from changed
-    except (errors.ApiError, ValidationError) as failed:
-        raise Refused(str(failed)) from failed
+        except errors.NotFound as missing:
+            raise Refused(f"InferenceService {name} does not exist in namespace {namespace}") from missing
+        except errors.Conflict as changed:
+            raise Refused(f"{name} changed meanwhile; look again, and repeat it") from changed
+    return told
+
+
+__all__ = ["Refused", "annotation", "run", "story"]
