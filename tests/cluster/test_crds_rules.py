@@ -701,6 +701,13 @@ REFUSED: dict[str, tuple[Manifest, list[str]]] = {
         combined({"version": "1.0.0"}, {"version": "1.1.0"}, {"version": "1.0.0"}),
         ["spec.source.combine.members: Invalid value: each version once; a member that counts more has a weight"],
     ),
+    "a stack that is judged by what it is fitted on": (
+        combined(source__combine__method="Stack", evaluation={"split": "validation"}),
+        [
+            "spec.evaluation.split: Invalid value: Stack is fitted on the validation split, and would be judged by it;"
+            " write test, or leave split out"
+        ],
+    ),
     "a member that is itself": (
         combined({"version": "1.0.0"}, {"version": "2.0.0"}),
         ["spec.source.combine.members: Invalid value: 2.0.0 cannot be a member of itself; take it out of members"],

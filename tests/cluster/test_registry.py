@@ -30,6 +30,8 @@ SERVICE = {
 class World:
     """A namespace, and the operator for it."""
 
+    lease_seconds = 3
+
     def __init__(self, light: LightCluster, namespace: str, log: Path) -> None:
         self.light, self.namespace, self.log = light, namespace, log
 
@@ -46,7 +48,7 @@ class World:
             "KUBECONFIG": str(self.light.kubeconfig),
             "MODELWRIGHT_NAMESPACE": self.namespace,
             "MODELWRIGHT_WATCH_NAMESPACE": self.namespace,
-            "MODELWRIGHT_LEASE_SECONDS": "3",
+            "MODELWRIGHT_LEASE_SECONDS": str(self.lease_seconds),
             "MODELWRIGHT_METRICS_PORT": str(port),
             "MODELWRIGHT_TRAINER_IMAGE": "none",
             "MODELWRIGHT_SERVER_IMAGE": "none",

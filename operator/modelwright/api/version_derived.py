@@ -42,6 +42,12 @@ def _compared(spec: ModelVersionSpec) -> Iterator[Comparison]:
             yield gate.against
 
 
+def _stacked_on_what_it_is_judged_by(spec: ModelVersionSpec) -> bool:
+    combine, evaluation = spec.source.combine, spec.evaluation
+    stacked = combine is not None and combine.method == "Stack"
+    return stacked and evaluation is not None and evaluation.split == "validation"
+
+
 DERIVED_RULES = (
     Rule(
         f"!has(self.storage) || {_CEL_DERIVED}",
@@ -86,5 +92,12 @@ DERIVED_RULES = (
         "a gate compares {self.version} with itself; name another version or a channel in against, or leave it out",
         lambda spec: not any(_is_itself(spec, one) for one in _compared(spec)),
         field="evaluation.gates",
+    ),
+    Rule(
+        "!has(self.source.combine) || self.source.combine.method != 'Stack' || !has(self.evaluation)"
+        " || self.evaluation.split != 'validation'",
+        "Stack is fitted on the validation split, and would be judged by it; write test, or leave split out",
+        lambda spec: not _stacked_on_what_it_is_judged_by(spec),
+        field="evaluation.split",
     ),
 )  # fmt: skip

@@ -395,11 +395,18 @@ def gone_with_its_steps(run: Run) -> Iterable[str]:
 
 
 def compress_in_two_steps(world: World) -> Scenario:
-    """The version is there before its parent, and so waits for it."""
+    """The version is there before its parent, and so waits for it. How long each step took is among its files, and so
+    its digest another one in each run: that the weights are the same is told by the metrics."""
 
     def act(run: Run) -> None:
         begin(world, run, training_job(epochs=2, workers=1))
         run.create(MODELVERSIONS, compressed())
 
+    def state(obj: dict[str, Any]) -> str:
+        if obj["metadata"]["name"] != SMALL:
+            return operator.state(obj)
+        said = {key: value for key, value in (obj.get("status") or {}).items() if key != "artifact"}
+        return operator.state({**obj, "status": said})
+
     whole = story(world, "compress", act, lambda run: succeeded(run) and is_compressed(run))
-    return dataclasses.replace(whole, epilogue=gone_with_its_steps)
+    return dataclasses.replace(whole, epilogue=gone_with_its_steps, state=state)

@@ -14,7 +14,7 @@ from modelwright.api.model import Model
 from modelwright.api.model_version import ModelVersion, VersionLineage, VersionUse
 from modelwright.controllers.modelversion import origins, use
 from modelwright.controllers.modelversion.derive_job import stage_job
-from modelwright.controllers.modelversion.derive_observed import StageJobView, StagePodView
+from modelwright.controllers.modelversion.derive_observed import StageJobView, StagePodView, stage_pod_view
 from modelwright.controllers.modelversion.derived import (
     DerivedPlan,
     Told,
@@ -31,7 +31,7 @@ from modelwright.controllers.shell import NameTaken, Objects, create_once, still
 from modelwright.kube import conditions, errors
 from modelwright.kube.client import Client
 from modelwright.kube.reflector import Reflector
-from modelwright.kube.resources import JOBS, MODELVERSIONS, Key, Object, owner_reference
+from modelwright.kube.resources import JOBS, MODELVERSIONS, PODS, Key, Object, controller_uid_of, owner_reference
 from modelwright.settings import Settings
 
 Kind = TypeVar("Kind", bound=ApiObject)
@@ -84,7 +84,7 @@ class Derivation:
         if has_ended(version):
             return plan_ended(version, jobs)
         if is_pinned(version):
-            return plan_stages(version, jobs, {job.uid: caches.pods.owned_by(job.uid) for job in jobs})
+            return plan_stages(version, jobs, {job.uid: await self._pods(version, job) for job in jobs})
         namespace = version.metadata.namespace
         name = origins.dataset_name(version)
         seen = origins.origins(
@@ -97,6 +97,15 @@ class Derivation:
         if isinstance(seen, origins.Origins) and version.spec.source.compress is not None:
             inherited = await self._lineage(Key(namespace, seen.parents[0].name))
         return plan_origins(version, seen, inherited, store_used(version.spec.storage, self._settings))
+
+    async def _pods(self, version: ModelVersion, job: StageJobView) -> list[StagePodView]:
+        known = self._caches.pods.owned_by(job.uid)
+        if known or not job.ended:
+            return known
+        # What is about to be run again, or to have failed, is confirmed: the watch may only be late.
+        pages = self._client.pages(PODS, version.metadata.namespace, selector={"job-name": job.name})
+        found = [pod async for page in pages for pod in page.items]
+        return [stage_pod_view(pod) for pod in found if controller_uid_of(pod) == job.uid]
 
     async def _lineage(self, parent: Key) -> VersionLineage:
         """How the parent was trained."""

@@ -140,8 +140,7 @@ def measured(version: ModelVersion, said: DerivationSummary) -> dict[str, Any]:
 def result(version: ModelVersion, said: DerivationSummary) -> dict[str, Any]:
     """What status says of a version that is published."""
     assert said.artifact is not None  # noqa: S101 - the plan has looked
-    loaded = said.after.bytes if said.after else None
-    artifact = ArtifactStatus(uri=said.artifact.uri, digest=said.artifact.digest, bytes=loaded)
+    artifact = ArtifactStatus(uri=said.artifact.uri, digest=said.artifact.digest)
     return {"artifact": artifact, **measured(version, said)}
 
 
