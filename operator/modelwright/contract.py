@@ -256,6 +256,7 @@ class Outcome(enum.Enum):
     MEMBERS_DIFFER = 17, "MembersDiffer", False, False
     ARTIFACT_REFUSED = 18, "ArtifactRefused", False, False
     INFEASIBLE = 19, "Infeasible", False, False
+    REGRESSION = 26, "Regression", False, False
     PREEMPTED = 20, "Preempted", True, False
     OUT_OF_MEMORY = 21, "OutOfMemory", True, True
     INFRASTRUCTURE = 22, "Infrastructure", True, True
@@ -286,8 +287,8 @@ class Outcome(enum.Enum):
 _TELLING = (
     Outcome.SUCCEEDED, Outcome.VERSION_CONFLICT, Outcome.GATE_FAILED, Outcome.EXPORT_MISMATCH, Outcome.DATA_ERROR,
     Outcome.STORE_REFUSED, Outcome.STEP_NEEDS_MODULE, Outcome.MEMBERS_DIFFER, Outcome.ARTIFACT_REFUSED,
-    Outcome.INFEASIBLE, Outcome.USER_ERROR, Outcome.OUT_OF_MEMORY, Outcome.PREEMPTED, Outcome.WORKER_CRASHED,
-    Outcome.HUNG, Outcome.INFRASTRUCTURE, Outcome.PEER_LOST,
+    Outcome.INFEASIBLE, Outcome.REGRESSION, Outcome.USER_ERROR, Outcome.OUT_OF_MEMORY, Outcome.PREEMPTED,
+    Outcome.WORKER_CRASHED, Outcome.HUNG, Outcome.INFRASTRUCTURE, Outcome.PEER_LOST,
 )  # fmt: skip
 
 

@@ -133,6 +133,50 @@ class Step(Shape):
         return str(next(iter(json.loads(self.to_json()))))
 
 
+class TargetSearch(Shape):
+    """In place of steps: what the version must be, and how much worse than the parent by `metric` it may be for that
+    (None: the task's main one), on the validation split. `epochs` of training follow each step that is tried, of at
+    most `candidates`."""
+
+    bytes: int | None = Field(default=None, ge=1)
+    latency_p50_ms: float | None = Field(default=None, gt=0)
+    metric: str | None = None
+    max_regression: float = Field(ge=0)
+    epochs: int = Field(default=4, ge=0)
+    candidates: int = Field(default=24, ge=1)
+
+    @model_validator(mode="after")
+    def _bounded(self) -> Self:
+        if self.bytes is None and self.latency_p50_ms is None:
+            raise ValueError("a target has bytes, latencyP50 or both")
+        return self
+
+
+class Candidate(Shape):
+    """What a search has tried. `steps` are for people; `regression` is by how much it is worse than the parent, and
+    below 0 where it is better."""
+
+    steps: str
+    bytes: int = Field(ge=0)
+    latency_p50_ms: float | None = None
+    figure: float
+    regression: float
+    fits: bool = False
+
+
+class Searched(Shape):
+    """What a search has found. `reference` is the parent's figure of the metric; `front` are the candidates to which no
+    other is superior in bytes, latency and metric alike, the smallest first; `chosen` are the steps of the accepted
+    one, none where there is none."""
+
+    metric: str
+    reference: float
+    tried: int = Field(ge=0)
+    front: tuple[Candidate, ...] = ()
+    chosen: tuple[Step, ...] = ()
+    chosen_words: str | None = None
+
+
 class Calibration(Shape):
     """Rows that static quantization measures ranges on, never of the test split."""
 
@@ -189,16 +233,23 @@ class _Derivation(Shape):
 
 class CompressRun(_Derivation):
     """One Job of a compression: step `stage` of `steps`, counted from 0; `stage` = len(steps) evaluates and
-    publishes."""
+    publishes. With a `target` stage 0 searches for steps, and stage 1 publishes."""
 
     parent: Origin
-    steps: tuple[Step, ...] = Field(min_length=1)
+    steps: tuple[Step, ...] = ()
+    target: TargetSearch | None = None
     stage: int = Field(ge=0)
     calibration: Calibration = Calibration()
 
+    @model_validator(mode="after")
+    def _either(self) -> Self:
+        if bool(self.steps) == (self.target is not None):
+            raise ValueError("give exactly one of steps and target")
+        return self
+
     @property
     def publishes(self) -> bool:
-        return self.stage == len(self.steps)
+        return self.stage == (len(self.steps) or 1)
 
     @property
     def work_folder(self) -> str:
@@ -245,10 +296,12 @@ class DerivationSummary(Shape):
     seconds: float = 0.0
     artifact: Published | None = None
     metrics: Mapping[str, float] = Field(default_factory=dict)
+    search: Searched | None = None
     failure: Failure | None = None
 
     def to_message(self, limit: int = SUMMARY_BYTES) -> str:
-        """As JSON of at most `limit` bytes: first notes go, then frames, then metrics, then the message's end."""
+        """As JSON of at most `limit` bytes: first notes go, then the largest of a search's front, then frames, then
+        metrics, then the message's end."""
         fitted = self
         while len((text := fitted.to_json()).encode()) > limit:
             failure = fitted.failure
@@ -256,6 +309,8 @@ class DerivationSummary(Shape):
                 update: dict[str, object] = {"notes": (*fitted.notes[:-2], "…")}
             elif fitted.notes and len(fitted.notes[0]) > 200:
                 update = {"notes": (fitted.notes[0][:200] + "…",)}
+            elif fitted.search and len(fitted.search.front) > 1:
+                update = {"search": fitted.search.model_copy(update={"front": fitted.search.front[:-1]})}
             elif failure and failure.frames:
                 update = {"failure": failure.model_copy(update={"frames": failure.frames[1:]})}
             elif fitted.metrics:

@@ -67,6 +67,13 @@ def compressed(*steps: Manifest, **at: Any) -> Manifest:
     return model_version(name, variant=variant, source=source, **at)
 
 
+def searched(**target: Any) -> Manifest:
+    """A ModelVersion whose steps are to be found."""
+    made = compressed(source__compress__target={"maxRegression": "0.01", **target})
+    del made["spec"]["source"]["compress"]["steps"]
+    return made
+
+
 def combined(*members: Manifest, **at: Any) -> Manifest:
     """A ModelVersion that is combined of `members`; `at` is as of `training_job`."""
     source = {"combine": {"members": list(members) or [{"version": "1.0.0"}, {"version": "1.1.0"}]}}

@@ -12,7 +12,17 @@ from pydantic import TypeAdapter, ValidationError
 
 from devcluster.light import LightCluster
 from tests.cluster import crds
-from tests.cluster.crds import Manifest, combined, compressed, dataset, model, model_version, own_code, training_job
+from tests.cluster.crds import (
+    Manifest,
+    combined,
+    compressed,
+    dataset,
+    model,
+    model_version,
+    own_code,
+    searched,
+    training_job,
+)
 
 LONG = "a" * 41
 DIGEST = "sha256:" + "0" * 64
@@ -577,6 +587,52 @@ REFUSED: dict[str, tuple[Manifest, list[str]]] = {
         compressed(source__compress__steps=[]),
         ["spec.source.compress.steps: Invalid value: there is nothing to do; write one step or more"],
     ),
+    "steps and a target": (
+        compressed(source__compress__target={"bytes": "20Ki", "maxRegression": "0.01"}),
+        [
+            "spec.source.compress: Invalid value: give exactly one of steps, and target, for which a search finds the"
+            " steps"
+        ],
+    ),
+    "neither steps nor a target": (
+        compressed(source__compress__steps=None),
+        [
+            "spec.source.compress: Invalid value: give exactly one of steps, and target, for which a search finds the"
+            " steps"
+        ],
+    ),
+    "a target of nothing": (
+        searched(),
+        ["spec.source.compress.target: Invalid value: give bytes, latencyP50 or both"],
+    ),
+    "bytes that are none": (
+        searched(bytes="20KB"),
+        [
+            "spec.source.compress.target.bytes: Invalid value: \"20KB\": '20KB' is no number of bytes; write a whole"
+            ' one with or without a unit, such as 20Ki or "20480"'
+        ],
+    ),
+    "a latency in seconds": (
+        searched(latencyP50="1s"),
+        [
+            "spec.source.compress.target.latencyP50: Invalid value: \"1s\": '1s' is not a latency; write milliseconds"
+            " above 0, such as 1ms or 0.25ms"
+        ],
+    ),
+    "a latency of nothing": (
+        searched(latencyP50="0.0ms"),
+        [
+            "spec.source.compress.target.latencyP50: Invalid value: \"0.0ms\": '0.0ms' is not a latency; write"
+            " milliseconds above 0, such as 1ms or 0.25ms"
+        ],
+    ),
+    "a target that must be better": (
+        searched(bytes="20Ki", maxRegression="-0.1"),
+        [
+            "spec.source.compress.target.maxRegression: Invalid value: maxRegression -0.1 is below 0; write how much"
+            ' worse it may be, such as "0.01"'
+        ],
+    ),
     "a step that is two": (
         compressed({"merge": {}, "cluster": {}}),
         [
@@ -899,6 +955,9 @@ TAKEN: dict[str, Manifest] = {
             {"metric": "log_loss", "maxRegression": "0.1", "against": {"version": "1.1.0", "variant": "int8"}},
             {"metric": "f1_macro", "maxRegression": "0"},
         ]},
+    ),
+    "a target of both": searched(
+        bytes="20480", latencyP50="0.25ms", metric="f1_macro", epochs=0, candidates=100
     ),
     "a compression under another version": model_version(
         "digits-v1-0-1", version="1.0.1",

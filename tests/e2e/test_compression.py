@@ -272,3 +272,30 @@ def test_a_circle_of_versions_is_told_and_nothing_is_loaded(space: Space) -> Non
         "waits, the circle being broken",
         lambda seen: condition(seen, "Ready").get("reason") == "WaitingForParent",
     )
+
+
+def searched(variant: str, **target: Any) -> dict[str, Any]:
+    """A form of 1.0.0 whose steps are to be found."""
+    made = version(variant)
+    made["spec"]["source"]["compress"] |= {"target": {"epochs": 1, **target}}
+    del made["spec"]["source"]["compress"]["steps"]
+    return made
+
+
+@pytest.mark.long
+def test_a_target_is_met_by_steps_that_a_search_found_or_says_how_far_it_came(space: Space) -> None:
+    space.apply(searched("sought", bytes="20Ki", maxRegression="0.05", candidates=8))
+    space.apply(searched("dreamt", bytes="99", maxRegression="0.05", candidates=3))
+    status = until(space, "digits-v1-0-0--sought", "published", ready)
+    search = status["search"]
+    assert search["outcome"] == "Accepted"
+    assert status["size"]["version"]["bytes"] <= 20 * 1024
+    chosen = next(one for one in search["front"] if one["steps"] == search["chosen"])
+    assert chosen["fits"]
+    assert float(chosen["regression"]) <= 0.05
+    assert status["lineage"]["steps"] == len(search["chosen"].split(", "))
+    status = until(space, "digits-v1-0-0--dreamt", "refused", failed)
+    said = condition(status, "Ready")
+    assert said["reason"] == "Infeasible"
+    assert "none of 3 candidates fits: the smallest has " in said["message"]
+    assert (status["search"]["outcome"], status["search"]["tried"]) == ("Infeasible", 3)

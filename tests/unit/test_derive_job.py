@@ -156,3 +156,24 @@ def test_a_pattern_says_how_many_stay() -> None:
 def test_a_step_s_kind_is_called_as_it_is_written(kind: str) -> None:
     given_ = {"prune": {"sparsity": "0.5"}, "quantize": {"scheme": "Int8Dynamic"}}
     assert Step.model_validate({kind: given_.get(kind, {})}).kind == kind
+
+
+@pytest.mark.parametrize(
+    ("stated", "bytes_", "latency"),
+    [
+        ({"bytes": "20Ki"}, 20480, None),
+        ({"bytes": "20480", "latencyP50": "0.25ms"}, 20480, 0.25),
+        ({"bytes": "2k"}, 2000, None),
+        ({"latencyP50": "1ms"}, None, 1.0),
+    ],
+)
+def test_a_target_is_told_in_bytes_and_milliseconds(
+    stated: dict[str, str], bytes_: int | None, latency: float | None
+) -> None:
+    source = {"compress": {"from": {"version": "1.0.0"}, "target": {**stated, "maxRegression": "0.01", "epochs": 2}}}
+    run = derivation_run(pinned(source), 0)
+    assert isinstance(run, derivation.CompressRun)
+    assert run.target is not None
+    assert (run.target.bytes, run.target.latency_p50_ms) == (bytes_, latency)
+    assert (run.target.max_regression, run.target.epochs, run.target.metric) == (0.01, 2, None)
+    assert (run.publishes, derivation_run(pinned(source), 1).publishes) == (False, True)  # type: ignore[union-attr]

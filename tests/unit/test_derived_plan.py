@@ -13,6 +13,7 @@ from modelwright.api.storage import StorageStatus
 from modelwright.contract import Outcome
 from modelwright.controllers.modelversion.derive_observed import StageJobView, StagePodView
 from modelwright.controllers.modelversion.observed import VersionView, version_view
+from modelwright.derivation import Candidate, DerivationSummary, Searched, Step
 from modelwright.kube.resources import Key
 
 from tests.unit.derived_world import (
@@ -299,3 +300,69 @@ def test_whatever_is_lost_each_step_is_recorded_once_and_the_end_is_published(
 
 def fresh(stage: int) -> tuple[StageJobView, list[StagePodView]]:
     return job(stage), [pod(phase="Running")]
+
+
+TARGET = {"compress": {"from": {"version": "1.0.0"}, "target": {"bytes": "20Ki", "maxRegression": "0.01"}}}
+FRONT = (
+    Candidate(
+        steps="prune 90 %, cluster 4 bits", bytes=900, latency_p50_ms=0.25, figure=0.96, regression=0.01, fits=True
+    ),
+    Candidate(steps="cluster 6 bits", bytes=2000, latency_p50_ms=0.25, figure=0.97, regression=0.0),
+)  # fmt: skip
+
+
+def test_a_search_tells_what_it_saw_and_which_it_chose() -> None:
+    made = at_stage(0, version(TARGET))
+    assert [one.name for one in made.status.steps or ()] == ["search", "publish"]
+    assert made.status.lineage is not None
+    assert made.status.lineage.steps is None
+    chosen = tuple(Step.model_validate(one) for one in ({"prune": {"sparsity": 0.9}}, {"cluster": {"bits": 4}}))
+    seen = Searched(
+        metric="accuracy", reference=0.97, tried=7, front=FRONT, chosen=chosen, chosen_words=FRONT[0].steps
+    )  # fmt: skip
+    found = planned(made, (job(0, "Complete"), [said(0, search=seen)]))
+    assert reason(found)[1:] == ("Compressing", "the publication begins")
+    assert found.status.to_object()["search"] == {
+        "outcome": "Accepted", "metric": "accuracy", "reference": "0.97", "tried": 7,
+        "chosen": "prune 90 %, cluster 4 bits",
+        "front": [
+            {"steps": "prune 90 %, cluster 4 bits", "bytes": 900, "latencyP50": "0.25ms", "figure": "0.96",
+             "regression": "0.01", "fits": True},
+            {"steps": "cluster 6 bits", "bytes": 2000, "latencyP50": "0.25ms", "figure": "0.97", "regression": "0",
+             "fits": False},
+        ],
+    }  # fmt: skip
+    made = after(made, found)
+    assert made.status.lineage is not None
+    assert made.status.lineage.steps == 2
+    ended = planned(made, (job(1, "Complete"), [published(1)]))
+    words = "compressed out of digits-v1-0-0 by prune 90 %, cluster 4 bits, 500 bytes of 4100"
+    assert reason(ended) == ("Ready", "Published", words)
+
+
+@pytest.mark.parametrize("outcome", [Outcome.INFEASIBLE, Outcome.REGRESSION])
+def test_a_target_that_is_missed_says_how_and_shows_the_front(outcome: Outcome) -> None:
+    made = at_stage(0, version(TARGET))
+    seen = Searched(metric="accuracy", reference=0.97, tried=7, front=FRONT)
+    word = failed(0, outcome, "spec.source.compress.target: none of 7 candidates fits", search=seen)
+    ended = planned(made, (job(0, "Failed"), [word]))
+    assert reason(ended) == (
+        "Failed",
+        outcome.reason,
+        f"the search: spec.source.compress.target: none of 7 candidates fits. {AGAIN}",
+    )
+    assert ended.status.search is not None
+    assert (ended.status.search.outcome, ended.status.search.chosen) == (outcome.reason, None)
+    assert len(ended.status.search.front or ()) == 2
+
+
+def test_a_front_that_is_too_long_for_a_word_loses_its_largest() -> None:
+    front = tuple(FRONT[0].model_copy(update={"bytes": 900 + one, "steps": "x" * 100}) for one in range(40))
+    seen = Searched(metric="accuracy", reference=0.97, tried=40, front=front)
+    summary = DerivationSummary(outcome="Infeasible", search=seen)
+    again = DerivationSummary.from_message(summary.to_message())
+    assert again is not None
+    assert again.search is not None
+    assert len(summary.to_message()) <= 3072
+    assert again.search.front == front[: len(again.search.front)]
+    assert len(again.search.front) > 10

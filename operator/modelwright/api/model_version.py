@@ -27,7 +27,14 @@ from modelwright.api.version_combine import Combine
 from modelwright.api.version_compress import Compress, VersionChoice
 from modelwright.api.version_derived import DERIVED_RULES
 from modelwright.api.version_evaluation import VersionEvaluation
-from modelwright.api.version_status import MOST_STAGES, EvaluationStatus, Parents, VersionSize, VersionStep
+from modelwright.api.version_status import (
+    MOST_STAGES,
+    EvaluationStatus,
+    Parents,
+    VersionSearch,
+    VersionSize,
+    VersionStep,
+)
 from modelwright.api.versions import model_version_name
 
 VersionPhase = Literal["Pending", "Running", "Ready", "Failed", "Retracted"]
@@ -184,6 +191,9 @@ class ModelVersionStatus(StatusModel):
     lineage: VersionLineage | None = Field(default=None, description="Where it came from.")
     steps: Items[VersionStep] | None = Field(
         default=None, max_length=MOST_STAGES, description="Of compress and combine: what was done, and what it did."
+    )
+    search: VersionSearch | None = Field(
+        default=None, description="Of a compression with a target: what the search for its steps saw."
     )
     size: VersionSize | None = Field(
         default=None, description="Of compress and combine: size and speed of what it is made of, and its own."

@@ -11,6 +11,7 @@ from modelwright.api.pods import PodTemplateOverlay, Resources
 from modelwright.api.rules import Rule
 from modelwright.api.types import Items, Variant, Version
 from modelwright.api.version_steps import Step
+from modelwright.api.version_target import CompressTarget
 from modelwright.api.versions import model_version_name
 
 MOST_STEPS = 16
@@ -37,11 +38,11 @@ class Calibration(ApiModel):
 
 
 def _static(compress: Compress) -> bool:
-    return any(step.quantize is not None and step.quantize.scheme == "Int8Static" for step in compress.steps)
+    return any(step.quantize is not None and step.quantize.scheme == "Int8Static" for step in compress.steps or ())
 
 
 def _quantized_last(compress: Compress) -> bool:
-    return all(step.quantize is None for step in compress.steps[:-1])
+    return all(step.quantize is None for step in (compress.steps or ())[:-1])
 
 
 class Compress(ApiModel):
@@ -54,8 +55,11 @@ class Compress(ApiModel):
     calibration: Calibration | None = Field(
         default=None, description="With Int8Static: the rows to measure ranges on. Left out: 512 of train."
     )
-    steps: Annotated[Items[Step], Field(max_length=MOST_STEPS)] = Field(
-        description="In this order, each a Job of its own, and reported in status.steps."
+    steps: Annotated[Items[Step], Field(max_length=MOST_STEPS)] | None = Field(
+        default=None, description="In this order, each a Job of its own, and reported in status.steps."
+    )
+    target: CompressTarget | None = Field(
+        default=None, description="In place of steps: what the version must be; a search finds the steps."
     )
     seed: int = Field(
         default=0, ge=0, le=2**32 - 1, description="Of all that is drawn: the order of rows, first values of clusters."
@@ -67,20 +71,25 @@ class Compress(ApiModel):
 
     rules: ClassVar[tuple[Rule, ...]] = (
         Rule(
-            "self.steps.size() > 0",
+            "has(self.steps) != has(self.target)",
+            "give exactly one of steps, and target, for which a search finds the steps",
+            lambda compress: (compress.steps is None) != (compress.target is None),
+        ),
+        Rule(
+            "!has(self.steps) || self.steps.size() > 0",
             "there is nothing to do; write one step or more",
-            lambda compress: len(compress.steps) > 0,
+            lambda compress: compress.steps is None or len(compress.steps) > 0,
             field="steps",
         ),
         Rule(
-            "!has(self.calibration)"
-            " || self.steps.exists(step, has(step.quantize) && step.quantize.scheme == 'Int8Static')",
+            "!has(self.calibration) || (has(self.steps)"
+            " && self.steps.exists(step, has(step.quantize) && step.quantize.scheme == 'Int8Static'))",
             "calibration is of a step quantize with the scheme Int8Static; leave it out",
             lambda compress: compress.calibration is None or _static(compress),
             field="calibration",
         ),
         Rule(
-            "!self.steps.exists(step, has(step.quantize))"
+            "!has(self.steps) || !self.steps.exists(step, has(step.quantize))"
             " || (self.steps.filter(step, has(step.quantize)).size() == 1"
             " && has(self.steps[self.steps.size() - 1].quantize))",
             "quantize comes last, and once: after it there is no module that another step could change",

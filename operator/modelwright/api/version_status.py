@@ -45,7 +45,7 @@ class VersionStep(StatusModel):
     """A step of a compression; after the last one its publication; or the combination, all in one."""
 
     number: int = Field(ge=1, description="Counted from 1.")
-    name: str = Field(max_length=32, description="What it does, as the spec names it; or publish, or combine.")
+    name: str = Field(max_length=32, description="What it does, as the spec names it; or search, publish, combine.")
     state: StepState = Field(default="Pending", description="Where it stands.")
     before: ModelSize | None = Field(default=None, description="The model before it.")
     after: ModelSize | None = Field(default=None, description="The model after it.")
@@ -57,6 +57,36 @@ class VersionStep(StatusModel):
 
 
 MOST_STAGES = MOST_STEPS + 1
+
+
+class SearchedCandidate(StatusModel):
+    """What a search has tried."""
+
+    steps: str = Field(max_length=256, description="Its steps, in words.")
+    bytes: int = Field(ge=0, description="Of all files that a server loads.")
+    latency_p50: Figure | None = Field(default=None, description="Median time of one row.")
+    figure: Figure = Field(description="Its metric on the validation split.")
+    regression: Figure = Field(description="How much worse than the version that it is made of; below 0: better.")
+    fits: bool = Field(default=False, description="Whether it is as small and as fast as the target says.")
+
+
+class VersionSearch(StatusModel):
+    """What the search for a target's steps saw."""
+
+    outcome: Literal["Accepted", "Infeasible", "Regression"] = Field(
+        description="Accepted: a candidate fits, and is good enough. Infeasible: none is so small, or so fast."
+        " Regression: those that are lose more than the target allows."
+    )
+    metric: str = Field(max_length=64, description="What candidates were scored by, on the validation split.")
+    reference: Figure = Field(description="That metric of the version that it is made of.")
+    tried: int = Field(ge=0, description="How many candidates were tried.")
+    chosen: str | None = Field(default=None, max_length=256, description="The steps of the accepted one, in words.")
+    front: Items[SearchedCandidate] | None = Field(
+        default=None,
+        max_length=32,
+        description="The candidates to which no other is superior in bytes, latency and metric alike, the smallest"
+        " first; the largest may be left out.",
+    )
 
 
 class VersionSize(StatusModel):

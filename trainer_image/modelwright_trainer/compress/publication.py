@@ -14,13 +14,13 @@ import torch
 from modelwright import artifact, versions
 from modelwright.artifact import Ancestor, Derived, Manifest
 from modelwright.contract import Failure, Outcome, Published
-from modelwright.derivation import CompressRun, DerivationSummary, DerivedGate
+from modelwright.derivation import CompressRun, DerivationSummary, DerivedGate, Step
 from modelwright.store import Store
 
 from modelwright_trainer import evaluated, export, paired
 from modelwright_trainer.compress import files, measure, stage, state
 from modelwright_trainer.compress.modules import built
-from modelwright_trainer.compress.state import State
+from modelwright_trainer.compress.state import Saved, State
 from modelwright_trainer.compress.work import Work
 from modelwright_trainer.evaluated import Material
 from modelwright_trainer.failures import TrainingFailed, failure_of
@@ -160,7 +160,7 @@ def _completed(
         {split: {"rows": judged.measured.rows, "metrics": judged.measured.figures, **judged.measured.details,
                  "parent": {name: one.to_dict() for name, one in judged.differences.items()}}},
     )  # fmt: skip
-    told = [state.saved(store, asked, number) for number in range(len(asked.steps))]
+    told = [state.saved(store, asked, number) for number in range(asked.stage)]
     _write(folder / COMPRESSION_FILE, {"steps": [json.loads(one.summary.to_json()) for one in told if one]})
     named = [
         name
@@ -186,7 +186,7 @@ def _completed(
                 "derived": Derived(
                     kind="compression",
                     parents=(Ancestor(name=work.parent.name, digest=work.parent.digest),),
-                    steps=tuple(step.to_json() for step in asked.steps),
+                    steps=tuple(step.to_json() for step in _steps(asked, told)),
                 ),
                 "fingerprint": asked.fingerprint(),
                 "seed": asked.seed,
@@ -195,6 +195,12 @@ def _completed(
         frameworks=export.frameworks(),
         rebuild=_rebuild(work, found),
     )
+
+
+def _steps(asked: CompressRun, told: list[Saved | None]) -> tuple[Step, ...]:
+    """Those that were asked for, or that a search has chosen."""
+    found = told[0].summary.search if asked.target is not None and told[0] is not None else None
+    return found.chosen if found else asked.steps
 
 
 def _rebuild(work: Work, found: State) -> artifact.RecipeRebuild | None:

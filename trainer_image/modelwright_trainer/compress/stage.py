@@ -11,7 +11,7 @@ from modelwright.derivation import CompressRun, DerivationSummary, Size
 from modelwright.store import Store
 
 from modelwright_trainer import onnxgraph
-from modelwright_trainer.compress import measure, publication, state, steps, subject
+from modelwright_trainer.compress import measure, publication, search, state, steps, subject
 from modelwright_trainer.compress.finetune import seed_of
 from modelwright_trainer.compress.state import State
 from modelwright_trainer.compress.subject import Parent
@@ -32,6 +32,8 @@ def run(asked: CompressRun, store: Store, scratch: Path) -> DerivationSummary:
     began = time.monotonic()
     work = prepared(asked, store, scratch)
     before, size = beginning(asked, work, store)
+    if asked.target is not None:
+        return search.run(asked, work, store, before, size, scratch)
     after = steps.apply(work, before, asked.steps[asked.stage])
     found = measure.of_state(work, after)
     summary = DerivationSummary(

@@ -18,7 +18,7 @@ from modelwright.api.version_evaluation import VersionGate
 from modelwright.api.version_status import Compared, EvaluationData, VersionOrigin
 from modelwright.contract import StoreAccess
 from modelwright.controllers.modelversion.derive_observed import DERIVED_LABEL, STAGE_ANNOTATION
-from modelwright.controllers.modelversion.derive_steps import step
+from modelwright.controllers.modelversion.derive_steps import step, target
 from modelwright.controllers.podspec import (
     RETRIES,
     container_security,
@@ -35,7 +35,9 @@ from modelwright.kube.resources import Object
 def stages(version: ModelVersion) -> tuple[str, ...]:
     """What its Jobs do, one after the other."""
     compress = version.spec.source.compress
-    return (*(one.kind for one in compress.steps), "publish") if compress is not None else ("combine",)
+    if compress is None:
+        return ("combine",)
+    return (*(one.kind for one in compress.steps), "publish") if compress.steps else ("search", "publish")
 
 
 def stage_job_name(version: ModelVersion, stage: int) -> str:
@@ -66,7 +68,8 @@ def derivation_run(version: ModelVersion, stage: int) -> derivation.CompressRun 
             **common,
             seed=compress.seed,
             parent=_origin(parents[0]),
-            steps=tuple(step(one) for one in compress.steps),
+            steps=tuple(step(one) for one in compress.steps or ()),
+            target=target(compress.target) if compress.target else None,
             stage=stage,
             calibration=derivation.Calibration(split=calibration.split, rows=calibration.rows)
             if calibration

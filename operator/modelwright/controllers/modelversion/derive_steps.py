@@ -1,9 +1,10 @@
-"""From a step as a user wrote it to the one that a Job is told. Pure."""
+"""From a step, or a target, as a user wrote it to what a Job is told. Pure."""
 
 from __future__ import annotations
 
 from modelwright import derivation
 from modelwright.api import version_steps as api
+from modelwright.api.version_target import CompressTarget, byte_count, milliseconds
 
 
 def step(stated: api.Step) -> derivation.Step:
@@ -15,6 +16,17 @@ def step(stated: api.Step) -> derivation.Step:
         low_rank=_low_rank(stated.low_rank) if stated.low_rank else None,
         distill=_distill(stated.distill) if stated.distill else None,
         quantize=derivation.Quantize(scheme=stated.quantize.scheme) if stated.quantize else None,
+    )
+
+
+def target(stated: CompressTarget) -> derivation.TargetSearch:
+    return derivation.TargetSearch(
+        bytes=byte_count(stated.bytes) if stated.bytes is not None else None,
+        latency_p50_ms=milliseconds(stated.latency_p50) if stated.latency_p50 is not None else None,
+        metric=stated.metric,
+        max_regression=float(stated.max_regression),
+        epochs=stated.epochs,
+        candidates=stated.candidates,
     )
 
 

@@ -88,7 +88,7 @@ def plan_origins(
     lineage = inherited.model_copy(
         update={
             "parents": seen.parents,
-            "steps": len(source.compress.steps) if source.compress else None,
+            "steps": len(source.compress.steps) if source.compress and source.compress.steps else None,
             "method": source.combine.method if source.combine else None,
         }
     )
@@ -175,6 +175,7 @@ def _succeeded(version: ModelVersion, stage: int, said: DerivationSummary) -> De
     )
     update: dict[str, object] = {"observed_generation": version.metadata.generation, "phase": "Running", "steps": steps}
     if not is_last:
+        update |= words.searched(version, said)
         status = version.status.model_copy(update=update)
         message = f"{words.stage(version, stage + 1)} begins"
         state = conditions.in_progress("Ready", _doing(version), message)
@@ -204,8 +205,8 @@ def _failed(
         ),
     }
     if said is not None:
-        # How good and how large it would have been.
-        update |= words.measured(version, said)
+        # How good and how large it would have been, or what the search saw.
+        update |= {**words.measured(version, said), **words.searched(version, said)}
     status = version.status.model_copy(update=update)
     return DerivedPlan(
         status, conditions.stalled("Ready", reason, told), told=(Told(reason, told, warning=True),)

@@ -9,7 +9,7 @@ from modelwright.api.evaluation import USUAL
 from modelwright.api.model_version import ModelVersion
 from modelwright.api.storage import ArtifactStatus
 from modelwright.api.types import figure
-from modelwright.api.version_status import ModelSize, VersionOrigin, VersionSize
+from modelwright.api.version_status import ModelSize, SearchedCandidate, VersionOrigin, VersionSearch, VersionSize
 from modelwright.contract import Outcome
 from modelwright.controllers.modelversion.derive_job import stages
 from modelwright.controllers.modelversion.derive_observed import StageJobView, StagePodView
@@ -25,6 +25,8 @@ def stage(version: ModelVersion, index: int) -> str:
     if version.spec.source.combine is not None:
         return "the combination"
     steps = len(names) - 1
+    if names[index] == "search":
+        return "the search"
     return "the publication" if index == steps else f"step {index + 1} of {steps} ({names[index]})"
 
 
@@ -40,7 +42,9 @@ def published(version: ModelVersion) -> str:
         return f"combined of {names} ({version.spec.source.combine.method})"
     before, after = size.parent if size else None, size.version if size else None
     told = f", {after.bytes} bytes of {before.bytes}" if before and after and before.bytes and after.bytes else ""
-    return f"compressed out of {names} in {len(stages(version)) - 1} steps{told}"
+    search = version.status.search
+    how = f"by {search.chosen}" if search else f"in {len(stages(version)) - 1} steps"
+    return f"compressed out of {names} {how}{told}"
 
 
 def waits(pods: Sequence[StagePodView]) -> str:
@@ -135,6 +139,38 @@ def measured(version: ModelVersion, said: DerivationSummary) -> dict[str, Any]:
         metrics = shown(version)
         made["size"] = VersionSize(parent=size(said.before, metrics), version=size(said.after, metrics))
     return made
+
+
+def searched(version: ModelVersion, said: DerivationSummary) -> dict[str, Any]:
+    """What status says of a search for a target's steps."""
+    found = said.search
+    if found is None:
+        return {}
+    outcome: Any = "Accepted" if found.chosen else said.outcome
+    if outcome not in ("Accepted", "Infeasible", "Regression"):
+        return {}
+    front = tuple(
+        SearchedCandidate(
+            steps=one.steps[:256],
+            bytes=one.bytes,
+            latency_p50=f"{figure(one.latency_p50_ms)}ms" if one.latency_p50_ms is not None else None,
+            figure=figure(one.figure),
+            regression=figure(one.regression),
+            fits=one.fits,
+        )
+        for one in found.front[:32]
+    )
+    search = VersionSearch(
+        outcome=outcome,
+        metric=found.metric,
+        reference=figure(found.reference),
+        tried=found.tried,
+        chosen=found.chosen_words[:256] if found.chosen_words else None,
+        front=front or None,
+    )
+    lineage = version.status.lineage
+    steps = {"lineage": lineage.model_copy(update={"steps": len(found.chosen)})} if lineage and found.chosen else {}
+    return {"search": search, **steps}
 
 
 def result(version: ModelVersion, said: DerivationSummary) -> dict[str, Any]:
