@@ -18,6 +18,7 @@ from modelwright.controllers.dataset.reconcile import DatasetController
 from modelwright.controllers.inferenceservice import observed as serving
 from modelwright.controllers.inferenceservice.observed import SERVICE_LABEL
 from modelwright.controllers.inferenceservice.reconcile import Caches, InferenceServiceController
+from modelwright.controllers.model import collect as collecting
 from modelwright.controllers.model.reconcile import ModelController
 from modelwright.controllers.model.uses import ServiceUse, ever_pointed_at, pointed_at, service_use
 from modelwright.controllers.modelversion import derive_observed as deriving
@@ -128,7 +129,18 @@ class Operator:
             self._children(DATASETS, JOBS, preparing.job_view, preparing.DATASET_LABEL, lambda job: job.dataset),
             self._children(DATASETS, PODS, preparing.pod_view, preparing.DATASET_LABEL, lambda pod: pod.dataset),
         )
-        model = ModelController(self._objects[MODELS], self._versions, self._uses)
+        model = ModelController(
+            client,
+            settings,
+            self._objects[MODELS],
+            self._versions,
+            self._uses,
+            self._children(MODELS, JOBS, collecting.collect_view, collecting.COLLECTION_LABEL, lambda job: job.model),
+            self._children(
+                MODELS, PODS, collecting.collect_pod_view, collecting.COLLECTION_LABEL, lambda pod: pod.model
+            ),
+            self._read_versions,
+        )
         self._serving = InferenceServiceController(
             client, settings, self._objects[INFERENCESERVICES], self._objects[MODELS], self._serving_caches()
         )
@@ -285,6 +297,12 @@ class Operator:
                 self._readers[read].discard(key)
                 if not self._readers[read]:
                     del self._readers[read]
+
+    def _read_versions(self, namespace: str) -> set[str]:
+        """Names of the ModelVersions that TrainingJobs of the namespace begin with."""
+        return {
+            read.name for (resource, read) in self._readers if resource == MODELVERSIONS and read.namespace == namespace
+        }
 
     def _wake_readers(self, resource: Resource, key: Key) -> None:
         """The TrainingJobs that refer to an object."""

@@ -14,7 +14,7 @@ import os
 import re
 import urllib.parse
 from collections.abc import Iterable, Mapping
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -103,6 +103,18 @@ class Store:
         except Exception as error:
             self._say(error, uri)
 
+    def modified(self, uri: str) -> datetime | None:
+        """When the object was written, by the store's clock; None where there is no such object."""
+        import obstore
+
+        bucket, key = place_of(uri)
+        try:
+            return obstore.head(self._bucket(bucket), key)["last_modified"]
+        except FileNotFoundError:
+            return None
+        except Exception as error:
+            self._say(error, uri)
+
     def create(self, uri: str, content: bytes) -> None:
         """Writes an object that must not be there yet, whole or not at all; the trouble is EXISTS where it is."""
         import obstore
@@ -154,6 +166,25 @@ class Store:
         except Exception as error:
             self._say(error, folder)
         return sorted(name.removeprefix(f"{key}/") for name in found)
+
+    def entries(self, folder: str) -> list[tuple[str, int, datetime]]:
+        """As `names`, each with its size in bytes, and when it was written by the store's clock."""
+        import obstore
+
+        bucket, key = place_of(folder)
+        key = key.rstrip("/")
+        try:
+            batches = obstore.list(self._bucket(bucket), prefix=f"{key}/")
+            found = [
+                (str(entry["path"]).removeprefix(f"{key}/"), int(entry["size"]), entry["last_modified"])
+                for batch in batches
+                for entry in batch
+            ]
+        except FileNotFoundError:
+            return []
+        except Exception as error:
+            self._say(error, folder)
+        return sorted(found)
 
     def remove(self, uris: Iterable[str]) -> None:
         """Removes objects; one that is not there is none."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -14,6 +15,9 @@ from modelwright.artifact import Manifest
 from modelwright.store import Store, StoreError, Trouble
 
 _BLOCK = 4 * 1024 * 1024
+# Less than the least age of a blob that is collected (`collection`): one that nobody refers to, and that is about to be
+# referred to, is made young.
+_YOUNG = timedelta(minutes=30)
 
 
 class Conflict(Exception):  # noqa: N818 - it reads as what happened
@@ -51,6 +55,10 @@ def publish(store: Store, uri: str, manifest: Manifest, folder: Path) -> str:
         there = store.read(uri)
         if there != content:
             return agreed(uri, there, manifest.lineage.fingerprint)
+    for file in manifest.files:
+        # A collection may have met a blob that was there already, before this manifest referred to it.
+        if store.size(blob := artifact.blob_uri(uri, file.digest)) is None:
+            store.write(blob, folder / file.path)
     return artifact.digest_of(content)
 
 
@@ -75,6 +83,9 @@ def _give_blob(store: Store, uri: str, path: Path, file: artifact.File) -> None:
     digest, _ = store.download(uri, None)
     if digest != file.digest:
         raise Damaged(f"{uri}: its content is {digest}; it was altered: remove it, then publish again")
+    written = store.modified(uri)
+    if written is not None and datetime.now(UTC) - written > _YOUNG:
+        store.write(uri, path)
 
 
 def standing(store: Store, uri: str) -> bytes | None:

@@ -1,5 +1,6 @@
-"""`python -m modelwright_server serve|analyse|verify`: what it is to do is JSON in an environment variable, how it
-ended the exit code and the termination message; `modelwright.serving` is the contract."""
+"""`python -m modelwright_server serve|analyse|verify|collect`: what it is to do is JSON in an environment variable, how
+it ended the exit code and the termination message; `modelwright.serving` is the contract, for `collect`
+`modelwright.collection`."""
 
 from __future__ import annotations
 
@@ -24,6 +25,7 @@ _COMMANDS = {
     "serve": "serve a model version: the entry point of a serving pod; reads MODELWRIGHT_SERVING",
     "analyse": "measure a service with golden samples; reads MODELWRIGHT_ANALYSIS",
     "verify": "check a version in the store; reads MODELWRIGHT_VERIFY",
+    "collect": "remove what nobody refers to from a model's folder in the store; reads MODELWRIGHT_COLLECT",
 }
 
 
@@ -65,7 +67,7 @@ def main(
         parser.print_help(sys.stderr)
         return USAGE_ERROR
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    run = {"serve": _serve, "analyse": _analyse, "verify": _verify}[chosen.command]
+    run = {"serve": _serve, "analyse": _analyse, "verify": _verify, "collect": _collect}[chosen.command]
     return run(environment, termination)
 
 
@@ -118,6 +120,24 @@ def _verify(environment: Mapping[str, str], termination: Path) -> int:
     return _summed_up(
         verified, lambda failure: serving.VerifySummary(ok=False, digest="", failure=failure), termination
     )
+
+
+def _collect(environment: Mapping[str, str], termination: Path) -> int:
+    from modelwright import collection
+
+    from modelwright_server.failures import ServingFailed
+
+    try:
+        run = _stated(collection.CollectRun, collection.COLLECT_VARIABLE, environment)
+        from modelwright_server import collect
+
+        summary = collect.main(run)
+    except ServingFailed as failed:
+        summary = collection.CollectSummary(failure=failed.failure.message)
+    message = summary.to_message()
+    print(message)
+    _leave(termination, message)
+    return 1 if summary.failure else 0
 
 
 def _summed_up(

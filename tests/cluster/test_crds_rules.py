@@ -26,6 +26,12 @@ from tests.cluster.crds import (
 
 LONG = "a" * 41
 DIGEST = "sha256:" + "0" * 64
+
+
+def retaining(**retention: object) -> Manifest:
+    return crds.edited(model(), retention=retention)
+
+
 SEMVER = "is not a semantic version; write MAJOR.MINOR.PATCH, such as 1.0.0 or 1.0.0-rc.1"
 FRACTION = 'is not a fraction; write a decimal from 0 to 1 with at most 6 places, such as "0.8"'
 DECIMAL = 'is not a decimal; write it in quotes with a point, such as "0.93"'
@@ -846,6 +852,21 @@ REFUSED: dict[str, tuple[Manifest, list[str]]] = {
         model(stable={}),
         ["spec.channels[stable]: Invalid value: give exactly one of version and latest"],
     ),
+    "retention that keeps nothing": (
+        retaining(keepLast=0),
+        [
+            "spec.retention.keepLast: Invalid value: 0: spec.retention.keepLast in body should be greater than or equal"
+            " to 1"
+        ],
+    ),
+    "a version that is pinned twice": (
+        retaining(keepLast=1, pinned=["1.0.0", "1.0.0"]),
+        ['spec.retention.pinned[1]: Duplicate value: "1.0.0"'],
+    ),
+    "a store that is cleaned up under an upload": (
+        retaining(keepLast=1, minAge="10m"),
+        ["spec.retention.minAge: Invalid value: minAge is '10m'; write 1h to 8760h"],
+    ),
     "a channel that points at two things": (
         model(stable={"version": "1.0.0", "latest": True}),
         ["spec.channels[stable]: Invalid value: give exactly one of version and latest"],
@@ -865,7 +886,7 @@ REFUSED: dict[str, tuple[Manifest, list[str]]] = {
 
 IN_OTHER_WORDS = {
     "a version as a number", "a hyperparameter's name that is too long", "no workers", "too many workers",
-    "too many bits",
+    "too many bits", "retention that keeps nothing",
 }  # fmt: skip
 
 TAKEN: dict[str, Manifest] = {

@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from modelwright.collection import CollectRun
+from modelwright.controllers.modelversion.observed import MADE_BY, MADE_LABEL
 from modelwright.controllers.modelversion.use import FINALIZER
 
 from devcluster.light import LightCluster
@@ -69,11 +71,13 @@ class World:
         for one in manifests:
             self.kubectl("create", "--filename", "-", stdin=crds.text(one))
 
-    def publish(self, number: str) -> None:
-        """A version, as if its training had published it."""
+    def publish(self, number: str, *, made: bool = False) -> None:
+        """A version, as if its training had published it; `made`: by the operator."""
         name = f"digits-v{number.replace('.', '-')}"
-        self.create(crds.model_version(name, version=number))
-        uri = f"s3://abc/models/team/digits/versions/{number}/manifest.json"
+        one = crds.model_version(name, version=number)
+        one["metadata"]["labels"] = {MADE_LABEL: MADE_BY} if made else {}
+        self.create(one)
+        uri = f"s3://abc/models/{self.namespace}/digits/versions/{number}/manifest.json"
         status = {"artifact": {"uri": uri, "digest": "sha256:" + "0" * 64}}
         patch = crds.text({"status": status})
         self.kubectl("patch", "modelversion", name, "--subresource=status", "--type=merge", "--patch", patch)
@@ -177,3 +181,26 @@ def test_a_channel_leaves_a_version_that_is_taken_back_and_its_service_follows(w
         world.patch("modelversion", "digits-v1-1-0", {"retracted": None})
         world.until("and comes again", lambda: world.channel() == "1.1.0" and world.held("1.1.0"))
         world.until("nothing is said of it", lambda: world.version("1.1.0")["status"]["phase"] == "Ready")
+
+
+def test_versions_that_are_not_kept_are_deleted_and_a_job_is_told_to_remove_them_from_the_store(world: World) -> None:
+    for number in ("0.7.0", "0.8.0", "0.9.0"):
+        world.publish(number, made=True)
+    world.patch("model", "digits", {"retention": {"keepLast": 3, "pinned": ["0.8.0"]}})
+    with world.operator():
+        world.until("the rest is gone", lambda: not world.version("0.7.0"))
+        # Beside it, at the beginning, one that only looked through the store.
+        world.until("it is written down", lambda: "retiring" in str(world.objects("models")["digits"]["status"]))
+        world.kubectl("delete", "jobs", "--all")
+        world.until("a Job", lambda: world.objects("jobs"))
+        assert set(world.objects("modelversions")) == {
+            "digits-v0-8-0", "digits-v0-9-0", "digits-v1-0-0", "digits-v1-1-0",
+        }  # fmt: skip
+        retention = world.objects("models")["digits"]["status"]["retention"]
+        assert [one["name"] for one in retention["retiring"]] == ["digits-v0-7-0"]
+        jobs = world.objects("jobs")
+        (job,) = [one for one in jobs.values() if "collect" in one["metadata"]["name"]]
+        (environment,) = job["spec"]["template"]["spec"]["containers"][0]["env"]
+        told = CollectRun.model_validate_json(environment["value"])
+        assert told.folders == (f"s3://abc/models/{world.namespace}/digits",)
+        assert [one.uri for one in told.retired] == [f"{told.folders[0]}/versions/0.7.0/manifest.json"]

@@ -109,9 +109,11 @@ def test_a_service_is_read_with_what_it_serves_and_what_it_changes_to() -> None:
         "spec": {"model": {"name": "digits", "version": "1.0.0", "variant": "int8"}},
         "status": status,
     }
-    assert service_use(obj) == service(named="digits-v1-0-0--int8", active="a"), "at rest the one before is history"
+    assert service_use(obj) == service(named="digits-v1-0-0--int8", active="a", previous="b"), (
+        "at rest the one before is history"
+    )
     status["rollout"] = {"target": revision("c")}
-    assert service_use(obj) == service(named="digits-v1-0-0--int8", active="a", target="c", before="b")
+    assert service_use(obj) == service(named="digits-v1-0-0--int8", active="a", target="c", before="b", previous="b")
     assert service_use({**obj, "status": None}) == service(named="digits-v1-0-0--int8")
 
 

@@ -10,6 +10,7 @@ from pydantic import Field
 
 from modelwright.api.base import AGE, NAME_RULE, ApiModel, ApiObject, Column, Names, StatusModel, StatusRef
 from modelwright.api.conditions import CONDITIONS_SCHEMA, Condition, before_the_first_look, conditions_field
+from modelwright.api.model_retention import Retention, RetentionStatus
 from modelwright.api.model_version import VersionUse
 from modelwright.api.rules import Rule, Rules, cel_matches
 from modelwright.api.types import Items, Variant, Version
@@ -60,6 +61,11 @@ class ModelSpec(ApiModel):
 
     channels: Channels | None = Field(
         default=None, description="By name, what each channel points at: stable, candidate, or whatever you call them."
+    )
+    retention: Retention | None = Field(
+        default=None,
+        description="Which versions are kept, and what becomes of the others. Left out: all are kept, and the store is"
+        " never cleaned up.",
     )
 
 
@@ -123,6 +129,7 @@ class ModelStatus(StatusModel):
     served: Items[ServedVersion] | None = Field(
         default=None, max_length=64, description="Who serves which version, or is about to; the newest 64."
     )
+    retention: RetentionStatus | None = Field(default=None, description="What became of versions that are not kept.")
     serving: str | None = Field(
         default=None, max_length=1024, description="The same on one line, for people: 1.1.0 by digits (next)."
     )

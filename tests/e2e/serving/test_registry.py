@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
+from modelwright import artifact, versions
+from modelwright.controllers.modelversion.observed import MADE_BY, MADE_LABEL
 
+from dev import releases
 from dev.traffic import table
 from devcluster.progress import wait_for
 from tests.e2e.serving.conftest import EXAMPLE, MODEL, NAMESPACE, ROLLOUT, Serve, Space
@@ -108,3 +112,40 @@ def test_a_namespace_that_is_deleted_does_not_hang_on_served_versions(space: Spa
         if operator == "down":
             target.kubectl("scale", *deployment, "--replicas=2")
     target.kubectl("wait", "--for=delete", f"namespace/{other}", "--timeout=120s", timeout=130)
+
+
+def test_versions_that_are_not_kept_go_from_the_cluster_and_from_the_store(space: Space) -> None:
+    """Their files are younger than any that may be removed, and stay for now."""
+    numbers = ("0.1.0", "0.2.0")
+    made = [space.release(number, change=releases.remarked(number)) for number in numbers]
+    for number in numbers:
+        # As versions are that the operator made for a TrainingJob.
+        space.kubectl("label", "modelversion", name(number), f"{MADE_LABEL}={MADE_BY}", "--overwrite")
+    kept = {"keepLast": 1, "pinned": ["1.0.0"], "minAge": "1h", "storage": {"secretRef": {"name": "store"}}}
+
+    def retain(retention: object) -> None:
+        patch = json.dumps({"spec": {"retention": retention}})
+        space.kubectl("patch", "model", MODEL, "--type", "merge", "--patch", patch)
+
+    retain(kept)
+    try:
+        told: dict[str, Any] = {}
+
+        def done() -> bool:
+            told.clear()
+            told.update((space.get("model", MODEL)["status"]).get("retention") or {})
+            return told.get("retired") == 2
+
+        wait_for("both are gone from the store", done, seconds=180, every=0.5)
+    finally:
+        retain(None)
+        for number in numbers:
+            space.versions.pop(number)
+    assert not any(there(space, number) for number in numbers)
+    assert there(space, "1.0.0")
+    assert told["freedBytes"] > 0
+    for one in made:
+        store = releases.artifact_store(space.store, one.uri)
+        assert versions.standing(store, one.uri) is None
+        graph = next(file for file in one.manifest.files if file.path == artifact.ONNX_FILE)
+        assert store.size(artifact.blob_uri(one.uri, graph.digest)) == graph.size

@@ -14,9 +14,9 @@ _SHOWN = 64
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class ServiceUse:
-    """An InferenceService. `active`, `target` and `before` are names of ModelVersions, empty where there is none:
-    `before` is the one that a change under way may go back to. `named` is the one that its spec names; or `channel` is
-    the channel that it follows."""
+    """An InferenceService. `active`, `target`, `before` and `previous` are names of ModelVersions, empty where there is
+    none: `before` is the one that a change under way may go back to, `previous` the one that a person may. `named` is
+    the one that its spec names; or `channel` is the channel that it follows."""
 
     key: Key
     model: str
@@ -26,6 +26,7 @@ class ServiceUse:
     target: str
     before: str
     deleting: bool
+    previous: str = ""
 
     @property
     def versions(self) -> set[str]:
@@ -60,6 +61,7 @@ def service_use(obj: Object) -> ServiceUse:
         target=_reference(rollout.get("target")),
         before=_reference(status.get("previous")) if rollout else "",
         deleting=bool(metadata.get("deletionTimestamp")),
+        previous=_reference(status.get("previous")),
     )
 
 

@@ -9,6 +9,8 @@ from modelwright.api.versions import model_version_name
 from modelwright.kube.resources import Key, Object
 
 VERSION_LABEL = "modelwright.dev/modelversion"
+MADE_LABEL, MADE_BY = "app.kubernetes.io/managed-by", "modelwright"
+"""A version that bears it was made by the operator, for a TrainingJob; a person who takes the label off keeps it."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -17,7 +19,7 @@ class VersionView:
 
     `retracted` is why it was taken back, empty where it was not. `failure` is why nothing goes on until a person acts,
     else empty. `parents` are the names of the versions that it is made of; `compared`, `datasets` and `has_channel` are
-    what else it may wait for: versions, Datasets, its Model."""
+    what else it may wait for: versions, Datasets, its Model. `made_by_operator`: for a TrainingJob, not by a person."""
 
     key: Key
     model: str
@@ -34,6 +36,8 @@ class VersionView:
     datasets: tuple[str, ...] = ()
     has_channel: bool = False
     retracted: str = ""
+    uid: str = ""
+    made_by_operator: bool = False
 
     @property
     def usable(self) -> bool:
@@ -79,6 +83,8 @@ def version_view(obj: Object) -> VersionView:
         failure=next((str(one["message"]) for one in status.get("conditions") or () if one["type"] == "Stalled"), ""),
         **_needed(spec),
         retracted=str((spec.get("retracted") or {}).get("reason", "")),
+        uid=str(metadata.get("uid", "")),
+        made_by_operator=(metadata.get("labels") or {}).get(MADE_LABEL) == MADE_BY,
     )
 
 

@@ -19,6 +19,7 @@ from modelwright.api.training_own import is_own
 from modelwright.api.training_workers import Checkpoint, EarlyStopping, Strategy
 from modelwright.api.types import seconds
 from modelwright.api.versions import model_version_name
+from modelwright.controllers.modelversion.observed import MADE_BY, MADE_LABEL
 from modelwright.controllers.podspec import store_used, template_overlay
 from modelwright.controllers.trainingjob import children, dataset, grace
 from modelwright.controllers.trainingjob.outcome import Failure
@@ -341,7 +342,7 @@ def model_version(job: TrainingJob) -> Object:
         "metadata": {
             "name": version_name(job),
             "namespace": job.metadata.namespace,
-            "labels": {"modelwright.dev/model": publish.model},
+            "labels": {"modelwright.dev/model": publish.model, MADE_LABEL: MADE_BY},
         },
         "spec": {
             "model": publish.model,
