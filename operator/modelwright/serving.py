@@ -111,8 +111,11 @@ class ServingRun(Shape):
     """What a pod serves, and how.
 
     `revision` names the set of pods that this one is of (blue or green); it is only told, in `/status`.
-    `threads` is how many a single inference uses; None follows the container's CPU limit. `warmup_requests` inferences
-    are run on golden inputs before the pod is ready. `max_request_bytes` bounds a request's body; a larger one is 413.
+    `threads` is how many a single inference uses; None follows the container's CPU limit. At most `max_waiting`
+    requests wait for one, none longer than `max_wait_seconds`; others are 429, or RESOURCE_EXHAUSTED. What several
+    requests ask is computed as one, up to `max_batch_rows` rows, where the graph's rows are independent; 1 computes
+    each by itself. `warmup_requests` inferences are run on golden inputs before the pod is ready. `max_request_bytes`
+    bounds a request's body; a larger one is 413.
     After SIGTERM the pod accepts and answers for `lame_duck_seconds` more (each answer with `Connection: close`), then
     waits up to `grace_seconds` for requests in flight: the pod's termination grace period is longer than preStop plus
     both. A connection of gRPC is told to end, and its client to open another, after `grpc_connection_age_seconds`: more
@@ -134,6 +137,9 @@ class ServingRun(Shape):
     grpc_port: int = Field(default=GRPC_PORT, ge=0, le=65535)
     admin_port: int = Field(default=ADMIN_PORT, ge=0, le=65535)
     threads: int | None = Field(default=None, ge=1, le=1024)
+    max_waiting: int = Field(default=128, ge=1, le=1_000_000)
+    max_wait_seconds: float = Field(default=10.0, gt=0)
+    max_batch_rows: int = Field(default=64, ge=1, le=1_000_000)
     warmup_requests: int = Field(default=50, ge=0, le=100_000)
     max_request_bytes: int = Field(default=64 * 1024 * 1024, ge=1024)
     lame_duck_seconds: float = Field(default=2.0, ge=0, le=600)
@@ -283,6 +289,9 @@ class VerifySummary(_Message):
 REQUESTS = "modelwright_serving_requests"
 REQUEST_SECONDS = "modelwright_serving_request_seconds"
 IN_FLIGHT = "modelwright_serving_in_flight"
+WAITING = "modelwright_serving_waiting"
+BATCH_REQUESTS = "modelwright_serving_batch_requests"
+ERRORS = "modelwright_serving_errors"
 CONNECTIONS = "modelwright_serving_open_connections"
 LOAD_SECONDS = "modelwright_serving_load_seconds"
 READY = "modelwright_serving_ready"
@@ -292,6 +301,9 @@ METRICS: Mapping[str, str] = {
     REQUESTS: "Inference requests that were answered, by HTTP status code; 500 and above are the server's errors.",
     REQUEST_SECONDS: "Seconds from an inference request's last byte to its answer's.",
     IN_FLIGHT: "Requests that are being answered.",
+    WAITING: "Inference requests that wait to be computed.",
+    BATCH_REQUESTS: "Inference requests that were computed as one.",
+    ERRORS: "Inference requests that were refused or failed, by kind.",
     CONNECTIONS: "Open connections of clients.",
     LOAD_SECONDS: "Seconds that each part of the start took.",
     READY: "1 where the pod is ready.",
@@ -299,7 +311,9 @@ METRICS: Mapping[str, str] = {
 }
 """By name, at /metrics, each with the labels `model` and `version` (`version_label`). Requests is a counter (so
 exposed with `_total`) with the label `code`, request seconds a histogram with the upper bounds `LATENCY_BOUNDS`, load
-seconds a gauge with the label `part`, the others are gauges."""
+seconds a gauge with the label `part`, errors a counter with the label `kind`, batch requests a histogram with the
+bounds `BATCH_BOUNDS`, the others are gauges."""
 
 # Ten to the decade between 1 ms and 10 s: a quantile interpolated within a bucket is at most 26 % off.
 LATENCY_BOUNDS = (0.00025, 0.0005, *(round(0.001 * 10 ** (step / 10), 6) for step in range(41)))
+BATCH_BOUNDS = (1, 2, 4, 8, 16, 32)

@@ -26,6 +26,7 @@ from modelwright_server.inference import (
     check_served,
     fitting,
     named,
+    timeout,
 )
 from modelwright_server.open_inference_pb2 import ModelInferRequest, ModelInferResponse
 from modelwright_server.tensors import Array, BadTensor, Spec
@@ -58,9 +59,10 @@ def parse(request: ModelInferRequest, inputs: Mapping[str, Spec], outputs: Mappi
         spec = named("outputs", index, one.name, outputs, wanted)
         check_served(f"output {one.name!r}", one.parameters)
         wanted[one.name] = Wanted(spec, raw)
-    return Inference(
-        request.id or None, arrays, list(wanted.values()) or [Wanted(spec, raw) for spec in outputs.values()]
-    )
+    chosen = list(wanted.values()) or [Wanted(spec, raw) for spec in outputs.values()]
+    stated = request.parameters.get("timeout")
+    value = getattr(stated, stated.WhichOneof("parameter_choice") or "bool_param") if stated else None
+    return Inference(request.id or None, arrays, chosen, timeout(value))
 
 
 def answer(model: str, version: str, inference: Inference, arrays: Sequence[Array]) -> bytes:

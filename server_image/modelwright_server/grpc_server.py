@@ -1,6 +1,6 @@
 """The Open Inference Protocol V2 over gRPC, on grpcio's asyncio server, for the version that a pod serves.
 
-Messages of inferences come and go as bytes: they are read and written on the worker threads, not on the loop.
+Messages of inferences come and go as bytes: they are read and written on the executor's threads, not on the loop.
 
 gRPC keeps one connection for a client's whole life, and proxies of Services do not move open ones. So each connection
 has an age from the start, after which the server says GOAWAY: calls on their way are answered, new ones go to a new
@@ -17,7 +17,7 @@ import logging
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any, TypeAlias
 
 import grpc
 import grpc.aio
@@ -25,8 +25,9 @@ from modelwright.serving import VERSION_HEADER
 
 from modelwright_server import grpc_codec
 from modelwright_server import open_inference_pb2 as pb
+from modelwright_server.executor import RETRY_SECONDS, Job
 from modelwright_server.inference import Inference
-from modelwright_server.outcomes import Refused
+from modelwright_server.outcomes import Kind, Refused
 from modelwright_server.served import SERVER_NAME, Served
 
 log = logging.getLogger(__name__)
@@ -35,10 +36,9 @@ _SERVICE = "inference.GRPCInferenceService"
 _LOOK_SECONDS = 0.1
 # For what is still being answered when the time for connections is over.
 _LAST_SECONDS = 0.5
+# How clients that retry by a policy of their own are told to wait, as by Retry-After (gRPC proposal A6).
+_PUSH_BACK = (("grpc-retry-pushback-ms", str(RETRY_SECONDS * 1000)),)
 _ESTABLISHED = "01"
-
-if TYPE_CHECKING:
-    from modelwright_server.model import Model
 
 Context: TypeAlias = grpc.aio.ServicerContext
 
@@ -111,7 +111,8 @@ class GrpcServer:
         try:
             return await method(request, context)
         except Refused as refused:
-            return await context.abort(grpc.StatusCode[refused.kind.code], str(refused))
+            trailing = (*self._metadata, *(_PUSH_BACK if refused.kind is Kind.OVERLOADED else ()))
+            return await context.abort(grpc.StatusCode[refused.kind.code], str(refused), trailing)
         finally:
             self.in_flight -= 1
 
@@ -136,41 +137,39 @@ class GrpcServer:
             outputs=told["outputs"], properties=told["parameters"],
         )  # fmt: skip
 
-    async def _infer(self, body: bytes, _: Context) -> bytes:
+    async def _infer(self, body: bytes, context: Context) -> bytes:
         arrived = time.perf_counter()
+        metrics = self._served.metrics
         status = 200
         try:
-            outcome = await self._inferred(self._served.loaded(), body)
+            outcome = await self._inferred(body, arrived, context.time_remaining())
             if isinstance(outcome, Refused):
                 raise outcome
         except Refused as refused:
             status = refused.kind.status
+            metrics.refused(refused.kind)
             raise
         finally:
-            self._served.metrics.answered(status, time.perf_counter() - arrived)
+            metrics.answered(status, time.perf_counter() - arrived)
         return outcome
 
-    def _inferred(self, model: Model, body: bytes) -> asyncio.Future[bytes | Refused]:
+    def _inferred(self, body: bytes, arrived: float, seconds: float | None) -> asyncio.Future[bytes | Refused]:
+        """Raises Refused."""
+        model = self._served.loaded()
         future: asyncio.Future[bytes | Refused] = self._loop.create_future()
 
-        def told(outcome: bytes | Refused) -> None:
+        def done(outcome: bytes | Refused) -> None:
             if not future.done():  # else its client has gone
                 future.set_result(outcome)
 
-        def parsed() -> Inference:
+        def parse() -> Inference:
             request = grpc_codec.read(body)
             self._served.check_name(request.model_name, request.model_version)
             return grpc_codec.parse(request, model.inputs, model.outputs)
 
-        def work() -> None:
-            outcome: bytes | Refused
-            try:
-                outcome = model.infer(parsed, functools.partial(grpc_codec.answer, model.name, model.version))
-            except Refused as refused:
-                outcome = refused
-            self._loop.call_soon_threadsafe(told, outcome)
-
-        self._served.workers.submit(work)
+        answer = functools.partial(grpc_codec.answer, model.name, model.version)
+        deadline = None if seconds is None else arrived + seconds
+        self._served.executor.submit(Job(parse, answer, done, arrived, len(body), deadline))
         return future
 
 

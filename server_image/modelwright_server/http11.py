@@ -92,7 +92,8 @@ class HttpServer:
     """The connections of one port.
 
     `headers` are on each answer. While `closing` is set, each answer says `Connection: close` and its connection is
-    closed after it; connections on which nothing is asked stay open.
+    closed after it; connections on which nothing is asked stay open. `max_body` bounds a request's body, `max_held`
+    those of all requests together that are arriving or being answered, in bytes.
     """
 
     def __init__(
@@ -101,10 +102,13 @@ class HttpServer:
         *,
         headers: Sequence[tuple[bytes, bytes]] = (),
         max_body: int = 1024 * 1024,
+        max_held: int = 16 * 1024 * 1024,
         keep_alive_seconds: float = 120.0,
     ) -> None:
         self.handler = handler
         self.max_body = max_body
+        self.max_held = max_held
+        self.held = 0
         self.keep_alive_seconds = keep_alive_seconds
         self.closing = False
         self.connections: set[_Connection] = set()
@@ -226,7 +230,7 @@ class _Connection(asyncio.Protocol):
         self.server.opened(self)
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - the transport calls it so
-        self._waiting.clear()
+        self._give_up()
         self.server.closed(self)
 
     def eof_received(self) -> bool:
@@ -314,8 +318,12 @@ class _Connection(asyncio.Protocol):
         if self._refused:
             return
         self._body_bytes += len(part)
+        self.server.held += len(part)
         if self._body_bytes > self.server.max_body:
             self._refuse_size()
+        elif self.server.held > self.server.max_held:
+            words = f"requests of {self.server.max_held} bytes are in memory already, the most that this server holds"
+            self._refuse(error_response(429, f"{words}: try again in 1 s, or add replicas", ((b"retry-after", b"1"),)))
         else:
             self._body.append(part)
 
@@ -329,6 +337,7 @@ class _Connection(asyncio.Protocol):
         method, keep_alive = self._parser.get_method().decode(), self._parser.should_keep_alive()
         request = Request(method, self._target, self._headers, body, keep_alive)
         self._body = []
+        self._body_bytes = 0
         self._waiting.append(request)
         self._begin_next()
         if self._waiting:  # a client that sends ahead of the answers waits in its own buffers, not in ours
@@ -356,6 +365,7 @@ class _Connection(asyncio.Protocol):
             if not answered:
                 answered = True
                 self.server.in_flight -= 1
+                self.server.held -= len(request.body)
                 self._answer(request, response)
 
         try:
@@ -405,16 +415,23 @@ class _Connection(asyncio.Protocol):
         """Answers what is no whole request, after which the connection is of no more use."""
         self._refused = True
         self.receiving = False
+        self._give_up()
         if self.busy:  # an answer is owed first, and is then the last
-            self._waiting.clear()
             return
         self._write(response, keep=False)
         self._close(unread=True)
 
+    def _give_up(self) -> None:
+        """Forgets what has come and is not being answered."""
+        self.server.held -= self._body_bytes + sum(len(request.body) for request in self._waiting)
+        self._waiting.clear()
+        self._body = []
+        self._body_bytes = 0
+
     def _close(self, *, unread: bool) -> None:
         """Closes when what is written has left. With `unread` input a plain close would send a reset, which may
         overtake the answer: so the client closes first, or time runs out."""
-        self._waiting.clear()
+        self._give_up()
         if unread and not self._half_closed and self._transport.can_write_eof():
             self._refused = self._lingering = True
             self._since = time.monotonic()

@@ -37,6 +37,8 @@ class Inference:
     id: str | None
     inputs: Mapping[str, Array]
     outputs: Sequence[Wanted]
+    timeout_seconds: float | None = None
+    """How long after the request's arrival its client still wants the answer."""
 
 
 def parse(
@@ -53,7 +55,8 @@ def parse(
             raise BadRequest("id: it is a text")
         parameters = _parameters(stated, "the request")
         arrays = _inputs(stated.get("inputs"), rest, inputs, has_binary=header_length is not None)
-        return Inference(asked_id, arrays, _outputs(stated.get("outputs"), parameters, outputs))
+        wanted = _outputs(stated.get("outputs"), parameters, outputs)
+        return Inference(asked_id, arrays, wanted, timeout(parameters.get("timeout")))
     except BadTensor as error:
         raise BadRequest(str(error)) from error
 
@@ -206,6 +209,16 @@ def fitting(shape: object, spec: Spec, lengths: dict[str, tuple[int, str]]) -> l
                     f"inputs {of!r} and {spec.name!r} have different lengths, {other} and {given}, of {axis}"
                 )
     return shape
+
+
+def timeout(stated: object) -> float | None:
+    """Seconds of the request's parameter timeout, which is microseconds as Triton has it; None where it is none, or 0.
+    Raises BadRequest."""
+    if stated is None:
+        return None
+    if isinstance(stated, bool) or not isinstance(stated, int) or stated < 0:
+        raise BadRequest("the request: the parameter timeout is a number of microseconds")
+    return stated / 1e6 or None
 
 
 def check_served(what: str, parameters: Iterable[str]) -> None:

@@ -59,6 +59,8 @@ class Loaded:
     manifest: Manifest
     samples: Samples
     warnings: tuple[ServingWarning, ...]
+    unbatched: str | None = None
+    """Why requests must not be put together; None where they may."""
 
 
 def folder_of(digest: str) -> Path:
@@ -141,7 +143,11 @@ def load(
         names = [one.name for one in loaded.engine.outputs]
         for index in range(run.warmup_requests):
             loaded.engine.run(loaded.samples.row(index).inputs, names)
-    return loaded
+        from modelwright_server.batching import obstacle
+
+        engine = loaded.engine
+        unbatched = obstacle(engine.inputs, engine.outputs, loaded.samples, engine.run)
+    return dataclasses.replace(loaded, unbatched=unbatched)
 
 
 def check(

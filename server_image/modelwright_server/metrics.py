@@ -8,6 +8,8 @@ from modelwright import serving
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
+from modelwright_server.outcomes import Kind
+
 CONTENT_TYPE = CONTENT_TYPE_LATEST.encode()
 _LABELS = ("model", "version")
 
@@ -29,6 +31,14 @@ class Metrics:
         self._load = Gauge(
             serving.LOAD_SECONDS, serving.METRICS[serving.LOAD_SECONDS], (*_LABELS, "part"), registry=self._registry
         )
+        self._errors = Counter(
+            serving.ERRORS, serving.METRICS[serving.ERRORS], (*_LABELS, "kind"), registry=self._registry
+        )
+        self._by_kind = {kind: self._errors.labels(*self._labels, kind.told) for kind in Kind}
+        self._batches = Histogram(
+            serving.BATCH_REQUESTS, serving.METRICS[serving.BATCH_REQUESTS], _LABELS,
+            buckets=serving.BATCH_BOUNDS, registry=self._registry,
+        ).labels(*self._labels)  # fmt: skip
         # There from the start: a rate over a counter that appears with its first error misses that error.
         for code in (200, 400, 500):
             self._counter(code)
@@ -37,6 +47,14 @@ class Metrics:
         """An inference request was answered with status `code`, `seconds` after its last byte came."""
         self._counter(code).inc()
         self._seconds.observe(seconds)
+
+    def refused(self, kind: Kind) -> None:
+        """An inference request was refused, or failed."""
+        self._by_kind[kind].inc()
+
+    def ran(self, requests: int) -> None:
+        """So many requests were computed as one."""
+        self._batches.observe(requests)
 
     def loaded(self, part: str, seconds: float) -> None:
         self._load.labels(*self._labels, part).set(seconds)

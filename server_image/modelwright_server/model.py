@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
-from typing import Any, TypeVar
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 from modelwright.serving import ServingRun
 
+from modelwright_server.batching import Batch, batches
 from modelwright_server.engine import Engine, InferenceFailed
 from modelwright_server.inference import BadRequest, Inference
 from modelwright_server.loading import Loaded
@@ -17,11 +18,12 @@ from modelwright_server.tensors import Array, Spec
 log = logging.getLogger(__name__)
 
 PLATFORM = "onnxruntime_onnx"
-Given = TypeVar("Given")
+Ran = Callable[[int], None]
 
 
 class Model:
-    """`inputs` and `outputs` by name; `golden` is how the golden samples fared."""
+    """`inputs` and `outputs` by name; `golden` is how the golden samples fared; `most_rows` are computed as one of what
+    several requests ask, 1 where they must not be put together."""
 
     def __init__(self, run: ServingRun, loaded: Loaded) -> None:
         self.name, self.version = run.model, run.version_label
@@ -29,6 +31,7 @@ class Model:
         self.inputs: dict[str, Spec] = {one.name: one for one in loaded.engine.inputs}
         self.outputs: dict[str, Spec] = {one.name: one for one in loaded.engine.outputs}
         self.golden = loaded.warnings[0].reason if loaded.warnings else "Agreed"
+        self.most_rows = 1 if loaded.unbatched else run.max_batch_rows
 
     def metadata(self) -> dict[str, Any]:
         def told(one: Spec) -> dict[str, Any]:
@@ -43,25 +46,55 @@ class Model:
             "parameters": {"golden_samples": self.golden},
         }
 
-    def infer(self, parse: Callable[[], Inference], answer: Callable[[Inference, list[Array]], Given]) -> Given:
-        """What `answer` makes of the outputs that `parse` asks for. Called on worker threads. Raises Refused, whatever
-        goes wrong: what the client did wrong, or a runtime that fails."""
+    # Called on the executor's threads. Nothing is raised: whatever goes wrong is in what is returned.
+
+    def read(self, parse: Callable[[], Inference]) -> Inference | Refused:
         try:
-            asked = parse()
-            arrays = self.engine.run(asked.inputs, [wanted.spec.name for wanted in asked.outputs])
-            return answer(asked, arrays)
-        except Refused:
-            raise
-        except BadRequest as error:
-            raise Refused(Kind.BAD_REQUEST, str(error)) from error
-        except InferenceFailed as error:
-            log.warning("an inference failed: %s", error)
-            raise Refused(Kind.FAILED, f"the inference failed: {error}") from error
-        except MemoryError as error:
-            log.warning("memory ran out in an inference")
-            raise Refused(
-                Kind.OUT_OF_MEMORY, "the inference failed: memory ran out; send fewer rows at once"
-            ) from error
+            return parse()
         except Exception as error:
-            log.exception("an inference failed")
-            raise Refused(Kind.FAILED, f"the server failed: {type(error).__name__}; its log says why") from error
+            return _refusal(error)
+
+    def infer(self, inferences: Sequence[Inference], ran: Ran) -> Iterator[tuple[Inference, list[Array] | Refused]]:
+        """The outputs that each asks for, or why there are none; not in their order. `ran` is told how many were run as
+        one."""
+        for batch in batches(inferences, self.most_rows):
+            ran(len(batch.inferences))
+            found = self._run(batch)
+            if isinstance(found, Refused) and len(batch.inferences) > 1:
+                # One of them may have brought it about, and is not to be the others' undoing.
+                for one, rows in zip(batch.inferences, batch.rows, strict=True):
+                    alone = self._run(Batch((one,), (rows,)))
+                    yield one, alone if isinstance(alone, Refused) else alone[0]
+            elif isinstance(found, Refused):
+                yield batch.inferences[0], found
+            else:
+                yield from zip(batch.inferences, found, strict=True)
+
+    def write(
+        self, answer: Callable[[Inference, Sequence[Array]], Any], inference: Inference, arrays: Sequence[Array]
+    ) -> Any:
+        try:
+            return answer(inference, arrays)
+        except Exception as error:
+            return _refusal(error)
+
+    def _run(self, batch: Batch) -> list[list[Array]] | Refused:
+        try:
+            return list(batch.divided(self.engine.run(batch.inputs(), batch.outputs())))
+        except Exception as error:
+            return _refusal(error)
+
+
+def _refusal(error: Exception) -> Refused:
+    if isinstance(error, Refused):
+        return error
+    if isinstance(error, BadRequest):
+        return Refused(Kind.BAD_REQUEST, str(error))
+    if isinstance(error, InferenceFailed):
+        log.warning("an inference failed: %s", error)
+        return Refused(Kind.FAILED, f"the inference failed: {error}")
+    if isinstance(error, MemoryError):
+        log.warning("memory ran out in an inference")
+        return Refused(Kind.OUT_OF_MEMORY, "the inference failed: memory ran out; send fewer rows at once")
+    log.error("an inference failed", exc_info=error)
+    return Refused(Kind.FAILED, f"the server failed: {type(error).__name__}; its log says why")

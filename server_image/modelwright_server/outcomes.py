@@ -10,9 +10,11 @@ class Kind(enum.Enum):
 
     BAD_REQUEST = "BadRequest", 400, "INVALID_ARGUMENT"
     NOT_FOUND = "NotFound", 404, "NOT_FOUND"
+    OVERLOADED = "Overloaded", 429, "RESOURCE_EXHAUSTED"
     FAILED = "Failed", 500, "INTERNAL"
     OUT_OF_MEMORY = "OutOfMemory", 500, "INTERNAL"
     NOT_READY = "NotReady", 503, "UNAVAILABLE"
+    DEADLINE = "DeadlineExceeded", 504, "DEADLINE_EXCEEDED"
 
     def __init__(self, told: str, status: int, code: str) -> None:
         self.told = told

@@ -18,17 +18,20 @@ from modelwright import serving
 from modelwright.serving import DrainState, Phase, Reason, ServingRun, ServingStatus, ServingWarning
 
 from modelwright_server import failures, processor, v2
+from modelwright_server.executor import Executor
 from modelwright_server.failures import ServingFailed
 from modelwright_server.http11 import Answer, HttpServer, Request, Response, error_response
 from modelwright_server.loading import Loaded, load
 from modelwright_server.metrics import CONTENT_TYPE, Metrics
 from modelwright_server.served import Served
-from modelwright_server.workers import Workers
 
 if TYPE_CHECKING:
     from modelwright_server.grpc_server import GrpcServer
 
 log = logging.getLogger(__name__)
+
+# Requests of the largest size that may be in memory at once; of small ones there are far more.
+_HELD_BODIES = 4
 
 
 class Pod:
@@ -42,19 +45,19 @@ class Pod:
         self.draining = False
         self.metrics = Metrics(run.model, run.version_label)
         self.threads = run.threads or processor.threads()
-        # As many inferences at once as there are threads to compute them, and one to decode the next meanwhile; more
-        # would only wait for each other.
-        workers = Workers(self.threads + 1)
-        self.served = Served(run.model, run.version_label, server_version, self.metrics, workers)
+        executor = Executor(self.threads, self.metrics, most_waiting=run.max_waiting, most_seconds=run.max_wait_seconds)
+        self.served = Served(run.model, run.version_label, server_version, self.metrics, executor)
         self.server = HttpServer(
             v2.Protocol(self.served),
             headers=((serving.VERSION_HEADER.lower().encode(), run.version_label.encode()),),
             max_body=run.max_request_bytes,
+            max_held=_HELD_BODIES * run.max_request_bytes,
         )
         self.admin = HttpServer(self._administer)
         self.grpc: GrpcServer | None = None
         """None until gRPC's libraries are there."""
         self.metrics.follow(serving.IN_FLIGHT, lambda: self._in_flight)
+        self.metrics.follow(serving.WAITING, lambda: executor.waiting)
         self.metrics.follow(serving.CONNECTIONS, lambda: self._connections)
         self.metrics.follow(serving.READY, lambda: float(self.served.ready))
         self.metrics.follow(serving.DRAINING, lambda: float(self.draining))
@@ -78,7 +81,11 @@ class Pod:
         self.warnings = loaded.warnings
         from modelwright_server.model import Model
 
-        self.served.model = Model(self.run, loaded)
+        model = Model(self.run, loaded)
+        self.served.executor.start(model)
+        self.served.model = model
+        if loaded.unbatched:
+            log.info("each request is computed by itself: %s", loaded.unbatched)
         await listening
         self.served.ready = True
         self.phase = Phase.READY

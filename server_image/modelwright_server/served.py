@@ -5,9 +5,9 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING
 
+from modelwright_server.executor import Executor
 from modelwright_server.metrics import Metrics
 from modelwright_server.outcomes import Kind, Refused
-from modelwright_server.workers import Workers
 
 if TYPE_CHECKING:
     from modelwright_server.model import Model
@@ -18,13 +18,13 @@ SERVER_NAME = "modelwright-server"
 @dataclasses.dataclass
 class Served:
     """`model` is None until the version may serve; `ready` holds until SIGTERM, after which requests are still
-    answered for a while. Inferences run on `workers`, everything else on the loop."""
+    answered for a while. Inferences run on `executor`, everything else on the loop."""
 
     name: str
     version: str
     server_version: str
     metrics: Metrics
-    workers: Workers
+    executor: Executor
     model: Model | None = None
     ready: bool = False
 

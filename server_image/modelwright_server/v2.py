@@ -5,16 +5,12 @@ https://github.com/kserve/open-inference-protocol/blob/main/specification/protoc
 
 from __future__ import annotations
 
-import asyncio
 import time
-from typing import TYPE_CHECKING
 
+from modelwright_server.executor import RETRY_SECONDS, Job
 from modelwright_server.http11 import Answer, Request, Response, error_response, json_response
-from modelwright_server.outcomes import Refused
+from modelwright_server.outcomes import Kind, Refused
 from modelwright_server.served import SERVER_NAME, Served
-
-if TYPE_CHECKING:
-    from modelwright_server.model import Model
 
 EXTENSIONS = ("binary_tensor_data",)
 
@@ -24,7 +20,6 @@ class Protocol:
 
     def __init__(self, served: Served) -> None:
         self._served = served
-        self._loop = asyncio.get_running_loop()
         self._server = {"name": SERVER_NAME, "version": served.server_version, "extensions": EXTENSIONS}
         whole = f"/v2/models/{served.name}"
         paths = (f"{whole}/infer", f"{whole}/versions/{served.version}/infer")
@@ -41,16 +36,32 @@ class Protocol:
             self._served.metrics.answered(response.status, time.perf_counter() - request.arrived)
             answer(response)
 
-        model = self._served.model
         if request.method != "POST":
             answered(_not_allowed(request, "POST"))
         elif request.headers.get(b"content-encoding", b"identity").lower() != b"identity":
             answered(error_response(415, "this server takes no compressed requests: send it without Content-Encoding"))
-        elif model is None:
-            answered(error_response(503, f"model {self._served.name} is not ready yet"))
         else:
-            loop = self._loop
-            self._served.workers.submit(lambda: loop.call_soon_threadsafe(answered, _inferred(model, request)))
+            self._submit(request, answered)
+
+    def _submit(self, request: Request, answered: Answer) -> None:
+        from modelwright_server import inference
+
+        def done(outcome: Response | Refused) -> None:
+            if isinstance(outcome, Refused):
+                self._served.metrics.refused(outcome.kind)
+                outcome = _refusal(outcome)
+            answered(outcome)
+
+        length = request.headers.get(inference.HEADER_LENGTH)
+        try:
+            model = self._served.loaded()
+            self._served.executor.submit(Job(
+                lambda: inference.parse(request.body, length, model.inputs, model.outputs),
+                lambda asked, arrays: inference.answer(model.name, model.version, asked, arrays),
+                done, request.arrived, len(request.body),
+            ))  # fmt: skip
+        except Refused as refused:
+            done(refused)
 
     def _told(self, request: Request) -> Response:
         path = request.path.rstrip("/")
@@ -86,22 +97,9 @@ class Protocol:
             return _refusal(refused)
 
 
-def _inferred(model: Model, request: Request) -> Response:
-    """Called on worker threads."""
-    from modelwright_server import inference
-
-    length = request.headers.get(inference.HEADER_LENGTH)
-    try:
-        return model.infer(
-            lambda: inference.parse(request.body, length, model.inputs, model.outputs),
-            lambda asked, arrays: inference.answer(model.name, model.version, asked, arrays),
-        )
-    except Refused as refused:
-        return _refusal(refused)
-
-
 def _refusal(refused: Refused) -> Response:
-    return error_response(refused.kind.status, str(refused))
+    retry = ((b"retry-after", b"%d" % RETRY_SECONDS),) if refused.kind is Kind.OVERLOADED else ()
+    return error_response(refused.kind.status, str(refused), retry)
 
 
 def _not_allowed(request: Request, allowed: str) -> Response:
