@@ -14,7 +14,8 @@ from modelwright import artifact, versions
 from modelwright.contract import Outcome, Published, StoreAccess
 from modelwright.derivation import DERIVATION_VARIABLE, CombineRun, DerivationSummary
 from modelwright.store import Store
-from modelwright_trainer.combine import command, graph, stack
+from modelwright_trainer import onnxgraph
+from modelwright_trainer.combine import command, stack
 from modelwright_trainer.failures import DataFailed
 from modelwright_trainer.onnxgraph import Session
 from onnx import TensorProto, helper
@@ -341,7 +342,7 @@ def test_names_inside_of_branches_are_told_apart_too() -> None:
         [helper.make_tensor("w", TensorProto.FLOAT, [1], [2.0]),
          helper.make_tensor("which", TensorProto.BOOL, [], [1])],
     )  # fmt: skip
-    graph.renamed(one, lambda name: "rows" if name == "x" else f"a.{name}" if name else "")
+    onnxgraph.renamed(one, lambda name: "rows" if name == "x" else f"a.{name}" if name else "")
     model = helper.make_model(one, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
     onnx.checker.check_model(model)
     import onnxruntime
