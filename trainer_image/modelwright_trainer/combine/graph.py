@@ -21,7 +21,7 @@ from onnx import external_data_helper, helper, numpy_helper
 from safetensors.numpy import save_file
 
 from modelwright_trainer.combine.members import MembersDiffer, Opened
-from modelwright_trainer.onnxgraph import IR_VERSION, OPSET, Array, apart, external, infos, renamed
+from modelwright_trainer.onnxgraph import IR_VERSION, OPSET, Array, apart, external, infos, renamed, tensors
 
 # Of Vote: what decides between classes with as many votes.
 TIE = 1e-3
@@ -33,7 +33,11 @@ def loaded(one: Opened) -> onnx.ModelProto:
     stated = one.manifest.formats.onnx
     assert stated is not None  # noqa: S101 - members are checked for it
     model = onnx.load(one.folder / stated.path, load_external_data=False)
-    external_data_helper.load_external_data_for_model(model, str(one.folder))
+    # From wherever they lie: beside the graph, or in a container.
+    weights = tensors(one.folder, stated)
+    for tensor in model.graph.initializer:
+        if external_data_helper.uses_external_data(tensor):
+            tensor.CopyFrom(numpy_helper.from_array(weights[tensor.name], tensor.name))
     return model
 
 
