@@ -112,13 +112,20 @@ class Native(Shape):
     path: str = "native"
 
 
+class HuggingFace(Shape):
+    """A directory as Hugging Face's libraries write it, below `path`: config.json, safetensors, a tokenizer."""
+
+    path: str = "hf"
+
+
 class Formats(Shape):
     onnx: Onnx | None = None
+    hf: HuggingFace | None = None
     native: Native | None = None
 
     @model_validator(mode="after")
     def _any(self) -> Formats:
-        if self.onnx is None and self.native is None:
+        if self.onnx is None and self.hf is None and self.native is None:
             raise ValueError("an artifact has at least one format")
         return self
 

@@ -1,8 +1,9 @@
 """The contract between the operator and the Jobs that make a version out of others: `compress` makes one step of a
-compression, or publishes what the steps gave; `combine` makes one graph of several members.
+compression, or publishes what the steps gave; `combine` makes one graph of several members; `import` takes what other
+software has left in a store.
 
-In: a `CompressRun` or `CombineRun` as JSON in `DERIVATION_VARIABLE`; store credentials as AWS_* variables from the
-user's Secret. Out: a `DerivationSummary` as termination message, and an exit code of `contract.Outcome`.
+In: a `CompressRun`, `CombineRun` or `ImportRun` as JSON in `DERIVATION_VARIABLE`; store credentials as AWS_* variables
+from the user's Secret. Out: a `DerivationSummary` as termination message, and an exit code of `contract.Outcome`.
 
 The steps of a compression are Jobs one after the other. Each finds what the one before it left in the store, below
 `work_folder`, and leaves its own there, its `state.json` last; one that is run again finds that, and only says it
@@ -19,10 +20,11 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from modelwright.artifact import model_folder
-from modelwright.contract import SUMMARY_BYTES, Failure, Gate, Published, Shape, StoreAccess
+from modelwright.contract import SUMMARY_BYTES, Failure, Gate, Published, Shape, StoreAccess, Task
 
 COMPRESS = ("compress",)
 COMBINE = ("combine",)
+IMPORT = ("import",)
 """Arguments of the trainer image's entry point."""
 DERIVATION_VARIABLE = "MODELWRIGHT_DERIVATION"
 
@@ -267,6 +269,28 @@ class CombineRun(_Derivation):
 
     members: tuple[Member, ...] = Field(min_length=2)
     method: Literal["Vote", "Mean", "Weighted", "Stack"] = "Mean"
+
+
+ImportFormat = Literal["Onnx", "Safetensors", "HuggingFace"]
+
+
+class ImportRun(_Derivation):
+    """What lies at `uri`, of sha256 `digest` where one is given: a file, or of HuggingFace all files below it.
+
+    `columns` are the names of the input's last axis, `names` other names for inputs and outputs of an ONNX graph,
+    `samples` the URI of a safetensors file with golden inputs by their names. Safetensors are a `recipe`'s state dict.
+    """
+
+    uri: str
+    digest: str | None = Field(default=None, pattern=_DIGEST)
+    format: ImportFormat
+    task: Task | None = None
+    classes: tuple[str, ...] = ()
+    columns: tuple[str, ...] = ()
+    names: Mapping[str, str] = Field(default_factory=dict)
+    samples: str | None = None
+    recipe: str | None = None
+    hyperparameters: Mapping[str, str] = Field(default_factory=dict)
 
 
 class Size(Shape):

@@ -80,6 +80,12 @@ def combined(*members: Manifest, **at: Any) -> Manifest:
     return model_version("digits-v2-0-0", version="2.0.0", source=source, **at)
 
 
+def imported(at: Manifest | None = None, **stated: Any) -> Manifest:
+    """A ModelVersion that is imported; `stated` replaces fields of its source, `at` those of its spec."""
+    source = {"import": {"uri": "s3://abc/exports/model.onnx", "format": "Onnx", **stated}}
+    return model_version("digits-v2-0-0", version="2.0.0", source=source, **(at or {}))
+
+
 def model(name: str = "digits", **channels: Any) -> Manifest:
     return {
         "apiVersion": API_VERSION,

@@ -17,6 +17,7 @@ from tests.cluster.crds import (
     combined,
     compressed,
     dataset,
+    imported,
     model,
     model_version,
     own_code,
@@ -555,24 +556,77 @@ REFUSED: dict[str, tuple[Manifest, list[str]]] = {
     ),
     "a version of nothing": (
         model_version(source={}),
-        ["spec.source: Invalid value: give exactly one of trainingJobRef, artifact, compress and combine"],
+        ["spec.source: Invalid value: give exactly one of trainingJobRef, artifact, import, compress and combine"],
     ),
     "a version of two sources": (
         compressed(source__trainingJobRef={"name": "digits-v1-0-0"}),
-        ["spec.source: Invalid value: give exactly one of trainingJobRef, artifact, compress and combine"],
+        ["spec.source: Invalid value: give exactly one of trainingJobRef, artifact, import, compress and combine"],
     ),
     "a store of a version that is trained": (
         model_version(storage={"uri": "s3://abc"}),
         [
-            "spec.storage: Invalid value: storage is of compress and combine; of an artifact it is"
+            "spec.storage: Invalid value: storage is of import, compress and combine; of an artifact it is"
             " source.artifact.storage: leave it out"
         ],
     ),
     "an evaluation of a version that is trained": (
         model_version(evaluation={"split": "test"}),
         [
-            "spec.evaluation: Invalid value: evaluation is of compress and combine; a TrainingJob has its own: leave it"
-            " out"
+            "spec.evaluation: Invalid value: evaluation is of import, compress and combine; a TrainingJob has its own:"
+            " leave it out"
+        ],
+    ),
+    "an import of a file with a slash at its end": (
+        imported(uri="s3://abc/model/"),
+        [
+            "spec.source.import.uri: Invalid value: Onnx is imported from a file, but of HuggingFace from a folder,"
+            " with a slash at its end"
+        ],
+    ),
+    "an import of safetensors of nobody knows what": (
+        imported(format="Safetensors"),
+        [
+            "spec.source.import.recipe: Invalid value: recipe says what Safetensors are the weights of, and goes with"
+            " them alone",
+            "spec.source.import: Invalid value: Safetensors need columns and task: the recipe is built with them",
+        ],
+    ),
+    "an import with what is of another format": (
+        imported(
+            uri="s3://abc/model/",
+            format="HuggingFace",
+            names={"a": "b"},
+            columns=["x"],
+            hyperparameters={"hiddenSizes": "3"},
+        ),
+        [
+            "spec.source.import.hyperparameters: Invalid value: hyperparameters are of a recipe; leave them out",
+            "spec.source.import.names: Invalid value: names are of the graph of Onnx; leave them out",
+            "spec.source.import: Invalid value: samples, digest and columns are of one file with one graph; leave them"
+            " out with HuggingFace",
+        ],
+    ),
+    "an import with classes of no classification": (
+        imported(classes=["a", "b"]),
+        [
+            "spec.source.import.classes: Invalid value: classes are of the task Classification; give it as task, or"
+            " leave them out"
+        ],
+    ),
+    "an import that is measured on nothing, and compared with nothing": (
+        imported(at={"evaluation": {"gates": [{"metric": "accuracy", "maxRegression": "0"}]}}),
+        [
+            "spec.evaluation: Invalid value: what is imported does not say what it was trained on; give datasetRef, the"
+            " Dataset to measure it on",
+            "spec.evaluation.gates: Invalid value: what is imported is made of no version to compare it with; give"
+            " against beside maxRegression",
+        ],
+    ),
+    "an import from no URI": (
+        imported(uri="model.onnx"),
+        [
+            "spec.source.import.uri: Invalid value: \"model.onnx\": 'model.onnx' is not a file's URI; write"
+            " s3://bucket/path/model.onnx or file:///path"
         ],
     ),
     "a compression that would overwrite its parent": (

@@ -14,7 +14,8 @@ from modelwright import artifact, versions
 from modelwright.contract import Outcome, Published, StoreAccess
 from modelwright.derivation import DERIVATION_VARIABLE, CombineRun, DerivationSummary
 from modelwright.store import Store
-from modelwright_trainer.combine import command, graph, stack
+from modelwright_trainer import onnxgraph, packed
+from modelwright_trainer.combine import command, stack
 from modelwright_trainer.failures import DataFailed
 from modelwright_trainer.onnxgraph import Session
 from onnx import TensorProto, helper
@@ -247,6 +248,31 @@ def republished(store: Store, one: Published, name: str, folder: Path, **changes
     return Published(uri=uri, digest=versions.publish(store, uri, changed, folder / name))
 
 
+def test_a_member_whose_weights_are_in_a_container_is_decoded(
+    access: StoreAccess, store: Store, members: dict[str, Published], tmp_path: Path
+) -> None:
+    folder = tmp_path / "packed"
+    manifest = versions.fetch(store, members["net"].uri, members["net"].digest, folder)
+    rounded = {name: np.round(one * 4) / 4 if "linears" in name else one
+               for name, one in load_file(folder / "model.safetensors").items()}  # fmt: skip
+    stated = packed.write((folder / "model.onnx").read_bytes(), rounded, folder)
+    assert stated.packed is not None
+    named = {"model.onnx", stated.packed}
+    kept = [one for one in manifest.files if one.path not in {"model.onnx", "model.safetensors"}]
+    files = (*kept, *(versions.file_entry(folder / name, name) for name in sorted(named)))
+    changed = manifest.model_copy(
+        update={"model": "packed", "formats": artifact.Formats(onnx=stated), "files": files, "rebuild": None}
+    )
+    uri = artifact.manifest_uri(access.uri, "team-a", "packed", "1.0.0")
+    small = Published(uri=uri, digest=versions.publish(store, uri, changed, folder))
+    both = {"packed": small, "line": members["line"]}
+    summary = ran(asked(access, both, "Mean"), tmp_path)
+    assert summary.artifact is not None, summary.failure
+    _, session = fetched(store, summary.artifact, tmp_path / "combined")
+    expected = np.mean(each(store, both, tmp_path / "each"), axis=0)
+    np.testing.assert_allclose(session.run(pixels())["probabilities"], expected, atol=1e-6)
+
+
 def test_members_that_differ_are_named_with_what_differs(
     access: StoreAccess, store: Store, members: dict[str, Published], regressions: dict[str, Published], tmp_path: Path
 ) -> None:
@@ -341,7 +367,7 @@ def test_names_inside_of_branches_are_told_apart_too() -> None:
         [helper.make_tensor("w", TensorProto.FLOAT, [1], [2.0]),
          helper.make_tensor("which", TensorProto.BOOL, [], [1])],
     )  # fmt: skip
-    graph.renamed(one, lambda name: "rows" if name == "x" else f"a.{name}" if name else "")
+    onnxgraph.renamed(one, lambda name: "rows" if name == "x" else f"a.{name}" if name else "")
     model = helper.make_model(one, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
     onnx.checker.check_model(model)
     import onnxruntime

@@ -18,6 +18,7 @@ _COMMANDS = {
     "dataset": "prepare a data set: read, check, split, profile and shard it; told in the variable MODELWRIGHT_DATASET",
     "combine": "make one version of several; told in the variable MODELWRIGHT_DERIVATION",
     "compress": "make one step of a compression, or publish it; told in the variable MODELWRIGHT_DERIVATION",
+    "import": "make a version of what other software has left in a store; told in the variable MODELWRIGHT_DERIVATION",
     "allreduce": "check the fabric between the pods of a job: a timed all-reduce whose sum is verified",
 }
 USAGE_ERROR = 2
@@ -41,6 +42,7 @@ def parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:
     commands.add_parser("dataset", help=_COMMANDS["dataset"], description=_COMMANDS["dataset"])
     commands.add_parser("combine", help=_COMMANDS["combine"], description=_COMMANDS["combine"])
     commands.add_parser("compress", help=_COMMANDS["compress"], description=_COMMANDS["compress"])
+    commands.add_parser("import", help=_COMMANDS["import"], description=_COMMANDS["import"])
     allreduce = commands.add_parser("allreduce", help=_COMMANDS["allreduce"], description=_COMMANDS["allreduce"])
     allreduce.add_argument("--master-addr", default=environment.get("MASTER_ADDR"), help="rank 0's host (MASTER_ADDR)")
     allreduce.add_argument(
@@ -90,6 +92,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from modelwright_trainer.compress import command as compression
 
         return compression.main()
+    if chosen.command == "import":
+        from modelwright_trainer.imported import command as importing
+
+        return importing.main()
     for flag in ("master_addr", "rank", "world_size"):
         if getattr(chosen, flag) is None:
             print(f"modelwright_trainer {chosen.command}: give --{flag.replace('_', '-')}", file=sys.stderr)

@@ -58,23 +58,23 @@ def _same_columns(named: str, manifest: artifact.Manifest, learner: Learner) -> 
             )
 
 
-def check(named: str, given: Weights, wanted: Weights) -> None:
-    """Raises UserFailed naming the first tensor that does not fit, with both shapes."""
+def check(named: str, given: Weights, wanted: Weights, field: str = _FIELD) -> None:
+    """Raises UserFailed naming `field` and the first tensor that does not fit, with both shapes."""
     for name, ours in wanted.items():
         if name not in given:
             raise UserFailed(
-                f"{_FIELD}: {named} has no tensor {name}, which the module has with shape {_shape(ours)}: give the"
+                f"{field}: {named} has no tensor {name}, which the module has with shape {_shape(ours)}: give the"
                 " hyperparameters that it was trained with"
             )
         if given[name].shape != ours.shape:
             raise UserFailed(
-                f"{_FIELD}: {name} has shape {_shape(given[name])} in {named} and {_shape(ours)} in the module: give"
+                f"{field}: {name} has shape {_shape(given[name])} in {named} and {_shape(ours)} in the module: give"
                 " the hyperparameters that it was trained with, and data with as many features and classes"
             )
     more = sorted(set(given) - set(wanted))
     if more:
         raise UserFailed(
-            f"{_FIELD}: {named} has a tensor {more[0]} of shape {_shape(given[more[0]])}, which the module has not:"
+            f"{field}: {named} has a tensor {more[0]} of shape {_shape(given[more[0]])}, which the module has not:"
             " give the hyperparameters that it was trained with"
         )
 

@@ -7,7 +7,7 @@ formats read one copy of the weights, by the names of the module's state dict.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,8 @@ _OF_SAFETENSORS = {
     "I32": TensorProto.INT32, "I16": TensorProto.INT16, "I8": TensorProto.INT8, "U8": TensorProto.UINT8,
     "BOOL": TensorProto.BOOL,
 }  # fmt: skip
+
+_SMALL = 64
 
 
 class Graph:
@@ -119,6 +121,36 @@ def external(path: Path) -> list[TensorProto]:
             tensor.external_data.add(key=key, value=value)
         initializers.append(tensor)
     return initializers
+
+
+def renamed(graph: onnx.GraphProto, rename: Callable[[str], str]) -> None:
+    """Gives every value and node of the graph, and of graphs inside its nodes, another name. What is said of the types
+    of values in between is left out: the runtime infers it."""
+    del graph.value_info[:]
+    for node in graph.node:
+        node.name = rename(node.name)
+        for values in (node.input, node.output):
+            values[:] = [rename(name) for name in values]
+        for attribute in node.attribute:
+            for inner in (attribute.g, *attribute.graphs) if attribute.HasField("g") else attribute.graphs:
+                renamed(inner, rename)
+    for named in (*graph.input, *graph.output, *graph.initializer):
+        named.name = rename(named.name)
+
+
+def apart(graph: onnx.GraphProto) -> dict[str, Array]:
+    """Takes the weights out of a graph that has them all: the initializers but for the small ones, which the runtime
+    looks at as it builds it (shapes and the like), and types that safetensors does not have."""
+    taken, kept = {}, []
+    for tensor in graph.initializer:
+        value = numpy_helper.to_array(tensor) if tensor.data_type in _OF_SAFETENSORS.values() else None
+        if value is None or (value.dtype != np.float32 and value.size <= _SMALL):
+            kept.append(tensor)
+        else:
+            taken[tensor.name] = value
+    del graph.initializer[:]
+    graph.initializer.extend(kept)
+    return taken
 
 
 def tensors(folder: Path, onnx_: Onnx) -> dict[str, Array]:

@@ -27,6 +27,7 @@ from modelwright.api.version_combine import Combine
 from modelwright.api.version_compress import Compress, VersionChoice
 from modelwright.api.version_derived import DERIVED_RULES
 from modelwright.api.version_evaluation import VersionEvaluation
+from modelwright.api.version_import import Import
 from modelwright.api.version_status import (
     MOST_STAGES,
     EvaluationStatus,
@@ -63,6 +64,10 @@ class VersionSource(ApiModel):
         description="An artifact in a store. A Job checks every digest, and that it answers as its golden samples say.",
     )
 
+    # The name in the API is import, which Python keeps for itself.
+    import_: Import | None = Field(
+        default=None, alias="import", description="A model that other software has made: ONNX, safetensors, or hf."
+    )
     compress: Compress | None = Field(
         default=None, description="Another version, made smaller or faster in Jobs, step by step."
     )
@@ -70,12 +75,17 @@ class VersionSource(ApiModel):
 
     rules: ClassVar[tuple[Rule, ...]] = (
         Rule(
-            "[has(self.trainingJobRef), has(self.artifact), has(self.compress), has(self.combine)]"
-            ".filter(given, given).size() == 1",
-            "give exactly one of trainingJobRef, artifact, compress and combine",
+            "[has(self.trainingJobRef), has(self.artifact), has(self.__import__), has(self.compress),"
+            " has(self.combine)].filter(given, given).size() == 1",
+            "give exactly one of trainingJobRef, artifact, import, compress and combine",
             lambda source: sum(getattr(source, name) is not None for name in type(source).model_fields) == 1,
         ),
     )
+
+    @property
+    def by_jobs(self) -> bool:
+        """Whether Jobs of ours make it and publish it."""
+        return self.import_ is not None or self.compress is not None or self.combine is not None
 
     @property
     def parents(self) -> tuple[VersionChoice, ...]:
@@ -121,13 +131,13 @@ class ModelVersionSpec(ApiModel):
     source: VersionSource = Field(description="What the version is made of.")
     storage: Storage | None = Field(
         default=None,
-        description="With compress and combine: the store that the version is written to, and those that it is made of"
-        " are read from.",
+        description="With import, compress and combine: the store that the version is written to; what it is made of"
+        " is read with its endpoint and credentials.",
     )
     evaluation: VersionEvaluation | None = Field(
         default=None,
-        description="With compress and combine: how it is measured, and how good it must be. Left out: on the test"
-        " split of the data that what it is made of was trained on, without gates.",
+        description="With import, compress and combine: how it is measured, and how good it must be. Left out: on the"
+        " test split of the data that what it is made of was trained on, without gates; an import is not measured.",
     )
     retracted: Retraction | None = Field(
         default=None,
@@ -178,7 +188,7 @@ class ModelVersionStatus(StatusModel):
     phase: VersionPhase = Field(
         default="Pending",
         description="For people's eyes; programs read the conditions. Pending: not published, or not checked yet."
-        " Running: it is made out of others. Retracted: it is there, and nobody is to use it.",
+        " Running: a Job makes it. Retracted: it is there, and nobody is to use it.",
     )
     observed_generation: int | None = Field(default=None, ge=0, description="The generation that status is about.")
     conditions: Items[Condition] | None = Field(
@@ -190,7 +200,9 @@ class ModelVersionStatus(StatusModel):
     )
     lineage: VersionLineage | None = Field(default=None, description="Where it came from.")
     steps: Items[VersionStep] | None = Field(
-        default=None, max_length=MOST_STAGES, description="Of compress and combine: what was done, and what it did."
+        default=None,
+        max_length=MOST_STAGES,
+        description="Of import, compress and combine: what was done, and what it did.",
     )
     search: VersionSearch | None = Field(
         default=None, description="Of a compression with a target: what the search for its steps saw."
@@ -199,9 +211,11 @@ class ModelVersionStatus(StatusModel):
         default=None, description="Of compress and combine: size and speed of what it is made of, and its own."
     )
     evaluation: EvaluationStatus | None = Field(
-        default=None, description="Of compress and combine: what it is measured on and compared with."
+        default=None, description="Of import, compress and combine: what it is measured on and compared with."
     )
-    storage: StorageStatus | None = Field(default=None, description="Of compress and combine: the store that is used.")
+    storage: StorageStatus | None = Field(
+        default=None, description="Of import, compress and combine: the store that is used."
+    )
     served_by: Items[VersionUse] | None = Field(
         default=None, max_length=64, description="Who serves it, or is about to; the first 64."
     )

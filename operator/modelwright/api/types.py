@@ -142,6 +142,14 @@ SourceUri = Annotated[
     ),
 ]
 
+ImportUri = Annotated[
+    str,
+    StringConstraints(min_length=1, max_length=1024),
+    Rules(
+        _formed(_DATA_URI_PATTERN, "'{self}' is not a file's URI; write s3://bucket/path/model.onnx or file:///path")
+    ),
+]
+
 ManifestUri = Annotated[
     str,
     StringConstraints(min_length=1, max_length=1024),

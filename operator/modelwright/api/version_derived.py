@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from modelwright.api.version_compress import VersionChoice
     from modelwright.api.version_evaluation import Comparison
 
-_CEL_DERIVED = "has(self.source.compress) || has(self.source.combine)"
+_CEL_DERIVED = "has(self.source.__import__) || has(self.source.compress) || has(self.source.combine)"
 
 
 def _cel_itself(other: str) -> str:
@@ -28,7 +28,7 @@ def _is_itself(spec: ModelVersionSpec, other: VersionChoice | Comparison) -> boo
 
 
 def _is_derived(spec: ModelVersionSpec) -> bool:
-    return spec.source.compress is not None or spec.source.combine is not None
+    return spec.source.by_jobs
 
 
 def _overwrites(spec: ModelVersionSpec) -> bool:
@@ -48,16 +48,39 @@ def _stacked_on_what_it_is_judged_by(spec: ModelVersionSpec) -> bool:
     return stacked and evaluation is not None and evaluation.split == "validation"
 
 
+def _measured_on_something(spec: ModelVersionSpec) -> bool:
+    evaluation = spec.evaluation
+    return spec.source.import_ is None or evaluation is None or evaluation.dataset_ref is not None
+
+
+def _compared_with_something(spec: ModelVersionSpec) -> bool:
+    gates = (spec.evaluation.gates if spec.evaluation else None) or ()
+    return spec.source.import_ is None or all(one.max_regression is None or one.against is not None for one in gates)
+
+
 DERIVED_RULES = (
     Rule(
+        "!has(self.source.__import__) || !has(self.evaluation) || has(self.evaluation.datasetRef)",
+        "what is imported does not say what it was trained on; give datasetRef, the Dataset to measure it on",
+        _measured_on_something,
+        field="evaluation",
+    ),
+    Rule(
+        "!has(self.source.__import__) || !has(self.evaluation) || !has(self.evaluation.gates)"
+        " || !self.evaluation.gates.exists(gate, has(gate.maxRegression) && !has(gate.against))",
+        "what is imported is made of no version to compare it with; give against beside maxRegression",
+        _compared_with_something,
+        field="evaluation.gates",
+    ),
+    Rule(
         f"!has(self.storage) || {_CEL_DERIVED}",
-        "storage is of compress and combine; of an artifact it is source.artifact.storage: leave it out",
+        "storage is of import, compress and combine; of an artifact it is source.artifact.storage: leave it out",
         lambda spec: spec.storage is None or _is_derived(spec),
         field="storage",
     ),
     Rule(
         f"!has(self.evaluation) || {_CEL_DERIVED}",
-        "evaluation is of compress and combine; a TrainingJob has its own: leave it out",
+        "evaluation is of import, compress and combine; a TrainingJob has its own: leave it out",
         lambda spec: spec.evaluation is None or _is_derived(spec),
         field="evaluation",
     ),

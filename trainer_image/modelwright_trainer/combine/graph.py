@@ -3,7 +3,7 @@ combine what they give."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -21,10 +21,8 @@ from onnx import external_data_helper, helper, numpy_helper
 from safetensors.numpy import save_file
 
 from modelwright_trainer.combine.members import MembersDiffer, Opened
-from modelwright_trainer.onnxgraph import IR_VERSION, OPSET, Array, external, infos
+from modelwright_trainer.onnxgraph import IR_VERSION, OPSET, Array, apart, external, infos, renamed, tensors
 
-# Entries of an initializer that stays in the graph: shapes and the like, which the runtime looks at as it builds it.
-_SMALL = 64
 # Of Vote: what decides between classes with as many votes.
 TIE = 1e-3
 _LEAST = 1e-12
@@ -35,7 +33,11 @@ def loaded(one: Opened) -> onnx.ModelProto:
     stated = one.manifest.formats.onnx
     assert stated is not None  # noqa: S101 - members are checked for it
     model = onnx.load(one.folder / stated.path, load_external_data=False)
-    external_data_helper.load_external_data_for_model(model, str(one.folder))
+    # From wherever they lie: beside the graph, or in a container.
+    weights = tensors(one.folder, stated)
+    for tensor in model.graph.initializer:
+        if external_data_helper.uses_external_data(tensor):
+            tensor.CopyFrom(numpy_helper.from_array(weights[tensor.name], tensor.name))
     return model
 
 
@@ -63,12 +65,8 @@ class Combination:
             _calls(nodes, called, prefix)
         for function in model.functions:
             function.name = f"{prefix}{function.name}"
-        for tensor in model.graph.initializer:
-            value = numpy_helper.to_array(tensor)
-            if value.dtype != np.float32 and value.size <= _SMALL:
-                self._small.append(tensor)
-            else:
-                self._weights[tensor.name] = value
+        self._weights |= apart(model.graph)
+        self._small += model.graph.initializer
         if model.graph.sparse_initializer:
             raise MembersDiffer(f"{one.name} has sparse initializers, which are not combined: export it without")
         self._nodes += model.graph.node
@@ -134,21 +132,6 @@ class Combination:
         (folder / ONNX_FILE).write_bytes(model.SerializeToString(deterministic=True))
         onnx.checker.check_model(folder / ONNX_FILE)
         return Onnx(opset=OPSET, ir_version=self._version)
-
-
-def renamed(graph: onnx.GraphProto, rename: Callable[[str], str]) -> None:
-    """Gives every value and node of the graph, and of graphs inside its nodes, another name. What is said of the types
-    of values in between is left out: the runtime infers it."""
-    del graph.value_info[:]
-    for node in graph.node:
-        node.name = rename(node.name)
-        for values in (node.input, node.output):
-            values[:] = [rename(name) for name in values]
-        for attribute in node.attribute:
-            for inner in (attribute.g, *attribute.graphs) if attribute.HasField("g") else attribute.graphs:
-                renamed(inner, rename)
-    for named in (*graph.input, *graph.output, *graph.initializer):
-        named.name = rename(named.name)
 
 
 def _calls(nodes: Iterable[onnx.NodeProto], functions: set[tuple[str, str]], prefix: str) -> None:

@@ -48,10 +48,11 @@ class Axes:
 
 
 class Graph:
-    """The graph in `path`. Raises UserFailed where the runtime, the protocol or golden samples cannot have it."""
+    """The graph in `path`. Raises UserFailed where the runtime, the protocol or golden samples cannot have it, in which
+    it is `called` so."""
 
-    def __init__(self, path: Path) -> None:
-        self._path, self._called = path, f"output/{path.name}"
+    def __init__(self, path: Path, called: str | None = None) -> None:
+        self._path, self._called = path, called or f"output/{path.name}"
         try:
             model = onnx.load(path, load_external_data=False)
         except Exception as error:

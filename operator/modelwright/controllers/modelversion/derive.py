@@ -134,7 +134,8 @@ class Derivation:
             return _stalled(made, "NameTaken", str(taken))
         except errors.Invalid as refused:
             # What the API server refuses of a Job is of the user's pod template: all else is ours and tested.
-            member = "compress" if version.spec.source.compress is not None else "combine"
+            source = version.spec.source
+            member = "import" if source.import_ else "compress" if source.compress else "combine"
             message = f"spec.source.{member}.podTemplate: the API server refuses the Job: {refused}. {AGAIN}"
             failed = made.status.model_copy(update={"phase": "Failed"})
             return _stalled(dataclasses.replace(made, status=failed), "InvalidPodTemplate", message)

@@ -15,6 +15,7 @@ from modelwright.api.storage import StorageStatus
 from modelwright.api.version_combine import Combine
 from modelwright.api.version_compress import Compress
 from modelwright.api.version_evaluation import VersionGate
+from modelwright.api.version_import import Import
 from modelwright.api.version_status import Compared, EvaluationData, VersionOrigin
 from modelwright.contract import StoreAccess
 from modelwright.controllers.modelversion.derive_observed import DERIVED_LABEL, STAGE_ANNOTATION
@@ -34,9 +35,11 @@ from modelwright.kube.resources import Object
 
 def stages(version: ModelVersion) -> tuple[str, ...]:
     """What its Jobs do, one after the other."""
+    if version.spec.source.import_ is not None:
+        return derivation.IMPORT
     compress = version.spec.source.compress
     if compress is None:
-        return ("combine",)
+        return derivation.COMBINE
     return (*(one.kind for one in compress.steps), "publish") if compress.steps else ("search", "publish")
 
 
@@ -46,7 +49,9 @@ def stage_job_name(version: ModelVersion, stage: int) -> str:
     return f"{version.metadata.name}-{uid}-{stages(version)[stage].lower()}-{stage}"
 
 
-def derivation_run(version: ModelVersion, stage: int) -> derivation.CompressRun | derivation.CombineRun:
+def derivation_run(
+    version: ModelVersion, stage: int
+) -> derivation.CompressRun | derivation.CombineRun | derivation.ImportRun:
     """What the Job of a stage is told. The version's parents are pinned in its status. Raises ValueError where a figure
     of the spec is none that the Jobs take."""
     spec, status = version.spec, version.status
@@ -75,13 +80,30 @@ def derivation_run(version: ModelVersion, stage: int) -> derivation.CompressRun 
             if calibration
             else derivation.Calibration(),
         )
+    if spec.source.import_ is not None:
+        return derivation.ImportRun(**common, **_imported(spec.source.import_))
     combine = spec.source.combine
-    assert combine is not None  # noqa: S101 - the API's rule: one of both
+    assert combine is not None  # noqa: S101 - the API's rule: one of them
     members = tuple(
         derivation.Member(**_origin(pinned).model_dump(), weight=float(stated.weight or 1))
         for pinned, stated in zip(parents, combine.members, strict=True)
     )
     return derivation.CombineRun(**common, seed=combine.seed, members=members, method=combine.method)
+
+
+def _imported(stated: Import) -> dict[str, Any]:
+    return {
+        "uri": stated.uri,
+        "digest": stated.digest,
+        "format": stated.format,
+        "task": stated.task,
+        "classes": stated.classes or (),
+        "columns": stated.columns or (),
+        "names": dict(stated.names or {}),
+        "samples": stated.samples,
+        "recipe": stated.recipe,
+        "hyperparameters": dict(stated.hyperparameters or {}),
+    }
 
 
 def _origin(pinned: VersionOrigin) -> derivation.Origin:
@@ -118,9 +140,9 @@ def _gate(stated: VersionGate, against: Compared | None) -> derivation.DerivedGa
 
 def stage_job(version: ModelVersion, stage: int, image: str, owner: Object) -> Object:
     source = version.spec.source
-    asked: Compress | Combine | None = source.compress or source.combine
+    asked: Import | Compress | Combine | None = source.import_ or source.compress or source.combine
     assert asked is not None  # noqa: S101 - only derived versions have stages
-    arguments = derivation.COMPRESS if source.compress is not None else derivation.COMBINE
+    arguments = derivation.COMPRESS if source.compress is not None else stages(version)
     container = arguments[0]
     labels = {"app.kubernetes.io/managed-by": "modelwright", DERIVED_LABEL: version.metadata.name}
     pod = {

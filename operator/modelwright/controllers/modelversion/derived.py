@@ -21,7 +21,7 @@ from modelwright.derivation import DerivationSummary
 from modelwright.kube import conditions
 from modelwright.kube.conditions import State
 
-COMPRESSING, COMBINING, PUBLISHED = "Compressing", "Combining", "Published"
+COMPRESSING, COMBINING, IMPORTING, PUBLISHED = "Compressing", "Combining", "Importing", "Published"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -48,7 +48,7 @@ class DerivedPlan:
 
 def is_pinned(version: ModelVersion) -> bool:
     """Whether status says what the version is made of: then that is not looked for again."""
-    return version.status.lineage is not None and bool(version.status.lineage.parents)
+    return bool(version.status.steps)
 
 
 def has_ended(version: ModelVersion) -> bool:
@@ -87,7 +87,7 @@ def plan_origins(
     source = version.spec.source
     lineage = inherited.model_copy(
         update={
-            "parents": seen.parents,
+            "parents": seen.parents or None,
             "steps": len(source.compress.steps) if source.compress and source.compress.steps else None,
             "method": source.combine.method if source.combine else None,
         }
@@ -99,7 +99,8 @@ def plan_origins(
             "steps": tuple(VersionStep(number=index + 1, name=name) for index, name in enumerate(stages(version))),
         }
     )
-    message = f"{words.stage(version, 0)} begins: on {words.parents(seen.parents)}"
+    imported = source.import_
+    message = f"{words.stage(version, 0)} begins: on {imported.uri if imported else words.parents(seen.parents)}"
     state = conditions.in_progress("Ready", _doing(version), message)
     return DerivedPlan(status, state, told=(Told(_doing(version), message),), look_again=0.0)
 
@@ -132,6 +133,8 @@ def plan_stages(
 
 
 def _doing(version: ModelVersion) -> str:
+    if version.spec.source.import_ is not None:
+        return IMPORTING
     return COMPRESSING if version.spec.source.compress is not None else COMBINING
 
 

@@ -22,6 +22,8 @@ _MOST_METRICS = 32
 def stage(version: ModelVersion, index: int) -> str:
     """For people: "step 2 of 3 (cluster)"."""
     names = stages(version)
+    if version.spec.source.import_ is not None:
+        return "the import"
     if version.spec.source.combine is not None:
         return "the combination"
     steps = len(names) - 1
@@ -35,6 +37,8 @@ def parents(origins: Iterable[VersionOrigin]) -> str:
 
 
 def published(version: ModelVersion) -> str:
+    if version.spec.source.import_ is not None:
+        return f"imported from {version.spec.source.import_.uri}"
     lineage, size = version.status.lineage, version.status.size
     origins = (lineage.parents if lineage else None) or ()
     names = ", ".join(one.name for one in origins)

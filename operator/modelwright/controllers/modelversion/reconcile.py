@@ -166,7 +166,7 @@ class ModelVersionController:
             return None
         users = self._uses.of(version)
         obj = await self._uses.hold(obj, users)
-        if version.spec.source.parents:
+        if version.spec.source.by_jobs:
             return await self._derivation.reconcile(version, obj, users)
         made = await self._plan(version)
         imported = version.spec.source.artifact
