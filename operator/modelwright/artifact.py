@@ -133,7 +133,8 @@ class Formats(Shape):
 class Golden(Shape):
     """Test inputs, and the outputs of the final file in its own runtime. A runtime agrees when of each output at least
     `minimum_agreement` (a fraction) of the entries differ by at most absolute + relative · |expected|. It is comparable
-    where provider and instruction set are the same."""
+    where provider and instruction set are the same. `alone`: each row was computed by itself, since in a batch it would
+    differ, and so it is compared."""
 
     path: str = GOLDEN_FILE
     rows: int
@@ -143,6 +144,7 @@ class Golden(Shape):
     absolute_tolerance: float = 1e-5
     relative_tolerance: float = 1e-4
     minimum_agreement: float = Field(default=1.0, gt=0, le=1)
+    alone: bool | None = None
 
 
 class RecipeRebuild(Shape):

@@ -89,6 +89,13 @@ def read(folder: Path, manifest: Manifest) -> Samples:
     return Samples(inputs, outputs, stated, by_row)
 
 
+def _given(samples: Samples, run: Run, names: Sequence[str]) -> list[Array]:
+    if not (samples.golden.alone and samples.by_row):
+        return run(samples.inputs, names)
+    each = [run(samples.row(index).inputs, names) for index in range(samples.rows)]
+    return [np.concatenate(arrays) for arrays in zip(*each, strict=True)]
+
+
 def comparable(golden: Golden, provider: str) -> bool:
     return (golden.provider, golden.instruction_set) == (provider, instruction_set())
 
@@ -97,7 +104,7 @@ def check(samples: Samples, run: Run, provider: str) -> ServingWarning | None:
     """Runs the samples. A warning where they were made on another kind of hardware. Raises ServingFailed
     (GoldenMismatch) where they do not agree and should."""
     names = list(samples.outputs)
-    given = run(samples.inputs, names)
+    given = _given(samples, run, names)
     wrong = [words for name, value in zip(names, given, strict=True) if (words := samples.disagreement(name, value))]
     golden = samples.golden
     if comparable(golden, provider):

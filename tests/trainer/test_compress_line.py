@@ -219,7 +219,16 @@ def test_a_quantized_version_is_small_served_and_near_its_parent(world: World, s
     assert step.after.bytes < 0.5 * step.before.bytes
     manifest = world.fetched(last, tmp_path)
     assert manifest.rebuild is None
-    assert not loading.check(tmp_path, manifest, 1).warnings
+    loaded = loading.check(tmp_path, manifest, 1)
+    assert not loaded.warnings
+    # As clients ask, and the analysis before an upgrade: a row at a time.
+    assert manifest.golden is not None
+    assert bool(manifest.golden.alone) == (scheme == "Int8Dynamic")
+    names = list(loaded.samples.outputs)
+    for index in range(loaded.samples.rows):
+        row = loaded.samples.row(index)
+        given = dict(zip(names, loaded.engine.run(row.inputs, names), strict=True))
+        assert not [words for name in names if (words := row.disagreement(name, given[name]))]
 
 
 def test_movement_needs_a_training_to_score(world: World) -> None:

@@ -20,6 +20,7 @@ from safetensors.numpy import save_file
 from modelwright_trainer import onnxgraph
 from modelwright_trainer.data import Table
 from modelwright_trainer.failures import TrainingFailed
+from modelwright_trainer.goldenrows import expected
 from modelwright_trainer.learner import Learner, Publisher
 from modelwright_trainer.metrics import Measured
 from modelwright_trainer.onnxgraph import Session, Weights
@@ -83,13 +84,15 @@ def golden(session: Session, learner: Publisher, table: Table, rows: Rows, folde
 
 def golden_of(session: Session, name: str, inputs: npt.NDArray[Any], folder: Path) -> artifact.Golden:
     """Writes the golden samples: `inputs`, of the input `name`, with the file's outputs."""
-    save_file({name: inputs, **session.run(inputs)}, folder / artifact.GOLDEN_FILE)
-    return artifact.Golden(
+    made = artifact.Golden(
         rows=len(inputs),
         provider=onnxgraph.PROVIDER,
         instruction_set=instruction_set(),
         runtime=f"onnxruntime {importlib.metadata.version('onnxruntime')}",
     )
+    given, made = expected(lambda rows: session.run(rows[name]), {name: inputs}, session.run(inputs), made)
+    save_file({name: inputs, **given}, folder / artifact.GOLDEN_FILE)
+    return made
 
 
 def baseline(table: Table, rows: Rows) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from modelwright_trainer.failures import UserFailed
+from modelwright_trainer.goldenrows import expected
 
 GOLDEN_ROWS = 32
 PROVIDER = "CPUExecutionProvider"
@@ -127,7 +128,8 @@ class Graph:
         clash = sorted(set(inputs) & set(given))
         if clash:
             raise UserFailed(f"{self._called}: {', '.join(clash)} names an input and an output: rename one")
-        save_file({name: np.ascontiguousarray(value) for name, value in {**inputs, **given}.items()}, path)
+        wanted, golden = expected(self.run, inputs, given, golden)
+        save_file({name: np.ascontiguousarray(value) for name, value in {**inputs, **wanted}.items()}, path)
         return golden
 
     def _fitting(self, samples: Mapping[str, Array]) -> dict[str, Array]:
