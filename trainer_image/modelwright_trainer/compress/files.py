@@ -23,7 +23,8 @@ def graph_of(work: Work, state: State, folder: Path) -> bytes:
     """The graph, which names the state's weights. `folder` is for files in between."""
     if state.graph is not None:
         return state.graph
-    work.learner(state).write(state.weights, folder)
+    assert state.rebuild is not None  # noqa: S101 - a state has one of both
+    work.publisher(state.rebuild).write(state.weights, folder)
     return (folder / artifact.ONNX_FILE).read_bytes()
 
 

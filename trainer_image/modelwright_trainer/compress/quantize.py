@@ -32,7 +32,7 @@ from modelwright_trainer.compress import files
 from modelwright_trainer.compress.state import State
 from modelwright_trainer.compress.subject import needs_module
 from modelwright_trainer.compress.work import Work
-from modelwright_trainer.failures import DataFailed, UserFailed
+from modelwright_trainer.failures import DataFailed
 
 BLOCK = 32
 """Inputs of a matrix that share a scale in 4 bits."""
@@ -41,14 +41,15 @@ _CALIBRATED = 64
 
 
 def apply(work: Work, state: State, asked: Quantize) -> State:
-    """The state as a graph alone. Raises StepNeedsModule where it is quantized already, UserFailed where there is
-    nothing to quantize."""
+    """The state as a graph alone. Raises StepNeedsModule where it is quantized already, or has nothing to
+    quantize."""
     if state.quantized:
         raise needs_module("the graph is quantized already: name quantize once in spec.source.compress.steps")
+    if state.rebuild is not None:
+        work.learner(state)
     model = _folded(files.whole(work, state), dense=asked.scheme != "Int8Static")
-    before = _count(model)
-    if not before:
-        raise UserFailed(
+    if not _left(model):
+        raise needs_module(
             f"quantize: {work.parent.name} has no matrix product or convolution with weights of its own: there is"
             " nothing to quantize"
         )
@@ -144,10 +145,6 @@ def _folded(model: onnx.ModelProto, *, dense: bool) -> onnx.ModelProto:
     return model
 
 
-def _count(model: onnx.ModelProto) -> int:
-    return len(_left(model))
-
-
 def _left(model: onnx.ModelProto) -> list[tuple[str, tuple[int, ...]]]:
     """The matrices that are float32 still, with their shapes."""
     values = {one.name: one for one in model.graph.initializer if one.data_type == onnx.TensorProto.FLOAT}
@@ -159,11 +156,7 @@ def _left(model: onnx.ModelProto) -> list[tuple[str, tuple[int, ...]]]:
 
 
 def _noted(work: Work, made: onnx.ModelProto) -> None:
+    four = any(node.op_type == "MatMulNBits" for node in made.graph.node)
     for name, shape in _left(made):
-        work.notes.append(f"{name.removesuffix('.t')} {list(shape)} is left in float32: {_why(made, shape)}")
-
-
-def _why(made: onnx.ModelProto, shape: tuple[int, ...]) -> str:
-    if any(node.op_type == "MatMulNBits" for node in made.graph.node) or len(shape) == 2:
-        return f"MatMulNBits works on matrices, in blocks of {BLOCK} inputs" if len(shape) == 2 else "no matrix"
-    return "ONNX Runtime's tools do not quantize it there; 4 bits are for matrices alone"
+        why = "4 bits are for matrices" if four and len(shape) != 2 else "ONNX Runtime's tools leave it"
+        work.notes.append(f"{name.removesuffix('.t')} {list(shape)} is left in float32: {why}")

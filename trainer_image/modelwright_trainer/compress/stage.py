@@ -47,7 +47,7 @@ def run(asked: CompressRun, store: Store, scratch: Path) -> DerivationSummary:
 def prepared(asked: CompressRun, store: Store, scratch: Path) -> Work:
     """The parent and its rows. Raises DataFailed, Damaged, StoreError."""
     parent = subject.fetch(store, asked.parent, scratch / "parent")
-    rows = subject.trained_on(store, parent.manifest, scratch / "rows")
+    rows = subject.trained_on(store, parent.manifest, asked.evaluation.data, scratch / "rows")
     return Work(parent, rows, asked.calibration, seed_of(asked.seed, f"stage-{asked.stage}"), scratch)
 
 

@@ -10,7 +10,7 @@ import onnx
 from modelwright import artifact, versions
 from modelwright.artifact import Manifest, RecipeRebuild
 from modelwright.contract import Data, Outcome, Trainer
-from modelwright.derivation import Origin
+from modelwright.derivation import NamedData, Origin
 from modelwright.store import Store
 from onnx import external_data_helper, numpy_helper
 
@@ -42,8 +42,16 @@ class Parent:
         """Raises StepNeedsModule where no recipe made it."""
         rebuild = self.manifest.rebuild
         if not isinstance(rebuild, RecipeRebuild):
-            how = "your own code made it" if rebuild else "its manifest does not say how to build its module"
-            raise needs_module(f"{self.name}: {how}, and this step works on a recipe's module; quantize works on any")
+            how = (
+                "your own code made it"
+                if rebuild
+                else "its manifest does not say how to build its module (it was imported, quantized, combined, or its"
+                " recipe has no layers: gradient-boosting, kmeans, pca)"
+            )
+            raise needs_module(
+                f"{self.name}: {how}, and this step works on the module of a recipe: of the steps quantize and distill"
+                " do without"
+            )
         return rebuild
 
     def session(self) -> Session:
@@ -61,9 +69,10 @@ def fetch(store: Store, origin: Origin, folder: Path) -> Parent:
     return Parent(origin.name, origin.digest, manifest, folder)
 
 
-def trained_on(store: Store, manifest: Manifest, folder: Path) -> Material:
-    """The rows that a version was trained on, divided as they were. Raises DataFailed, Damaged, StoreError."""
-    return evaluated.material(store, None, manifest, folder)
+def trained_on(store: Store, manifest: Manifest, named: NamedData | None, folder: Path) -> Material:
+    """The rows that a version was trained on, divided as they were; of one that was imported, and says nothing of them,
+    those that are named. Raises DataFailed, Damaged, StoreError."""
+    return evaluated.material(store, named if manifest.lineage.data is None else None, manifest, folder)
 
 
 def graph_of(parent: Parent, tensors: Mapping[str, Array]) -> tuple[bytes, dict[str, Array]]:

@@ -35,20 +35,14 @@ class Work:
 
     def learner(self, state: State) -> Learner:
         """The recipe of a state at work on the rows. Raises StepNeedsModule where it has no module."""
-        return self.learner_of(state.rebuild)
-
-    def learner_of(self, rebuild: RecipeRebuild | None) -> Learner:
-        if rebuild is None:
+        if state.quantized:
             raise needs_module(
                 "after quantize there is a graph alone, and no module any more: make it the last of"
                 " spec.source.compress.steps"
             )
-        found = self.publisher(rebuild)
+        found = self.publisher(state.rebuild or self.parent.rebuild)
         if isinstance(found, Fitted):
-            raise needs_module(
-                f"{rebuild.recipe} is fitted at once and has no layers: of the steps only distill, into another recipe,"
-                " works on it"
-            )
+            raise needs_module(f"{found.__class__.__name__} is fitted at once and has no layers")
         return found
 
     def publisher(self, rebuild: RecipeRebuild) -> Learner | Fitted:

@@ -31,7 +31,7 @@ class Block(nn.Module):
     def __init__(self, recipe: TransformerHyperparameters) -> None:
         super().__init__()
         width = recipe.heads * recipe.head_size
-        self.heads, self.dropout = recipe.heads, recipe.dropout
+        self.head_size, self.dropout = recipe.head_size, recipe.dropout
         self.before = nn.LayerNorm(width, eps=_EPSILON)
         self.asked, self.keys, self.values, self.given = (nn.Linear(width, width) for _ in range(4))
         self.between = nn.LayerNorm(width, eps=_EPSILON)
@@ -41,17 +41,17 @@ class Block(nn.Module):
     def forward(self, hidden: torch.Tensor, unseen: torch.Tensor | None) -> torch.Tensor:
         """`hidden` is [rows, length, width]. `unseen` [rows, 1, 1, length] is added to the scores; None: each token
         sees those before it, and itself."""
-        rows, length, width = hidden.shape
+        rows, length, _ = hidden.shape
         normal = self.before(hidden)
         asked, keys, values = (
-            layer(normal).view(rows, length, self.heads, width // self.heads).transpose(1, 2)
+            layer(normal).view(rows, length, -1, self.head_size).transpose(1, 2)
             for layer in (self.asked, self.keys, self.values)
         )
         seen = functional.scaled_dot_product_attention(
             asked, keys, values, attn_mask=unseen, is_causal=unseen is None,
             dropout_p=self.dropout if self.training else 0.0,
         )  # fmt: skip
-        hidden = hidden + self._dropped(self.given(seen.transpose(1, 2).reshape(rows, length, width)))
+        hidden = hidden + self._dropped(self.given(seen.transpose(1, 2).reshape(rows, length, -1)))
         return hidden + self._dropped(self.narrow(functional.gelu(self.wide(self.between(hidden)))))
 
     def _dropped(self, values: torch.Tensor) -> torch.Tensor:
@@ -147,7 +147,8 @@ class TransformerLearner(TaskLearner):
         graph.node("Add", [graph.product(hidden, "last"), "last.bias"], self.task.raw)
 
     def _block(self, graph: Graph, hidden: str, unseen: str, name: str) -> str:
-        heads, size = self.recipe.heads, self.recipe.head_size
+        size = self.recipe.head_size
+        heads = graph.shapes[f"{name}.asked.bias"][0] // size  # a pruned block has fewer than the recipe
         normal = _normalized(graph, hidden, f"{name}.before")
 
         def apart(part: str, order: list[int]) -> str:
