@@ -43,15 +43,16 @@ class Block(nn.Module):
         sees those before it, and itself."""
         rows, length, _ = hidden.shape
         normal = self.before(hidden)
+        # A pruned block has fewer heads than the recipe, and a rank may have no row, of which -1 would say nothing.
         asked, keys, values = (
-            layer(normal).view(rows, length, -1, self.head_size).transpose(1, 2)
-            for layer in (self.asked, self.keys, self.values)
+            whole.view(rows, length, whole.shape[-1] // self.head_size, self.head_size).transpose(1, 2)
+            for whole in (layer(normal) for layer in (self.asked, self.keys, self.values))
         )
         seen = functional.scaled_dot_product_attention(
             asked, keys, values, attn_mask=unseen, is_causal=unseen is None,
             dropout_p=self.dropout if self.training else 0.0,
         )  # fmt: skip
-        hidden = hidden + self._dropped(self.given(seen.transpose(1, 2).reshape(rows, length, -1)))
+        hidden = hidden + self._dropped(self.given(seen.transpose(1, 2).flatten(2)))
         return hidden + self._dropped(self.narrow(functional.gelu(self.wide(self.between(hidden)))))
 
     def _dropped(self, values: torch.Tensor) -> torch.Tensor:
