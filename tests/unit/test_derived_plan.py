@@ -217,6 +217,8 @@ def test_a_combination_is_one_job() -> None:
          "waiting for ModelVersion digits-v1-0-0, which is being deleted", False),
         ({"digits-v1-0-0": view(ready=False, failure="gone wrong")}, "Pending", "ParentFailed",
          "ModelVersion digits-v1-0-0 failed: gone wrong", True),
+        ({"digits-v1-0-0": view(retracted="it leaks")}, "Pending", "ParentRetracted",
+         "ModelVersion digits-v1-0-0 was taken back: it leaks. Delete this one, and make it of another", True),
         ({"digits-v1-0-0": view(parents=("digits-v2-0-0",)), "digits-v2-0-0": view(parents=("digits-v1-0-0--small",))},
          "Pending", "Cycle",
          "digits-v1-0-0--small, which is made of digits-v1-0-0, which is made of digits-v2-0-0, which is made of"

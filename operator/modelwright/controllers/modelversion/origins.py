@@ -17,7 +17,8 @@ from modelwright.api.version_evaluation import Comparison
 from modelwright.api.version_status import Compared, EvaluationData, EvaluationStatus, VersionOrigin
 from modelwright.controllers.modelversion.observed import VersionView
 
-WAITING, PARENT_FAILED, CYCLE = "WaitingForParent", "ParentFailed", "Cycle"
+WAITING, PARENT_FAILED, PARENT_RETRACTED = "WaitingForParent", "ParentFailed", "ParentRetracted"
+CYCLE = "Cycle"
 NOT_READY, DATASET_NOT_READY, DATASET_FAILED = "WaitingForComparison", "DatasetNotReady", "DatasetFailed"
 
 Versions = Callable[[str], VersionView | None]
@@ -57,7 +58,11 @@ def origins(
         return Missing(CYCLE, message, stalled=True)
     parents: list[VersionOrigin] = []
     for name in _parent_names(version):
-        found = _version(name, versions(name), WAITING, PARENT_FAILED)
+        view = versions(name)
+        if view is not None and view.retracted:
+            message = f"ModelVersion {name} was taken back: {view.retracted}. Delete this one, and make it of another"
+            return Missing(PARENT_RETRACTED, message, stalled=True)
+        found = _version(name, view, WAITING, PARENT_FAILED)
         if isinstance(found, Missing):
             return found
         parents.append(found)
