@@ -906,6 +906,21 @@ REFUSED: dict[str, tuple[Manifest, list[str]]] = {
         model(stable={}),
         ["spec.channels[stable]: Invalid value: give exactly one of version and latest"],
     ),
+    "approval for a channel that is none": (
+        crds.edited(model(), approval={"channels": ["stable", "edge"], "by": "Manual"}),
+        [
+            "spec.approval.channels: Invalid value: approval.channels names a channel that spec.channels does not have;"
+            " add it there, or take it out here"
+        ],
+    ),
+    "approval for no channel": (
+        crds.edited(model(), approval={"channels": [], "by": "Manual"}),
+        ["spec.approval.channels: Invalid value: name a channel or more, or leave approval out"],
+    ),
+    "approval by nobody": (
+        crds.edited(model(), approval={"channels": ["stable"]}),
+        ["spec.approval.by: Required value"],
+    ),
     "retention that keeps nothing": (
         retaining(keepLast=0),
         [
@@ -1045,6 +1060,9 @@ TAKEN: dict[str, Manifest] = {
     "a model without channels": {
         "apiVersion": crds.API_VERSION, "kind": "Model", "metadata": {"name": "digits"}, "spec": {},
     },
+    "a model that waits for people, and keeps few": crds.edited(
+        model(), approval={"channels": ["stable"], "by": "Manual"}, retention={"keepLast": 1, "pinned": ["1.0.0"]}
+    ),
     "a channel's variant": model(edge={"version": "1.0.0", "variant": "int8"}, candidate={"latest": True}),
 }  # fmt: skip
 

@@ -10,6 +10,7 @@ from pydantic import Field
 
 from modelwright.api.base import AGE, NAME_RULE, ApiModel, ApiObject, Column, Names, StatusModel, StatusRef
 from modelwright.api.conditions import CONDITIONS_SCHEMA, Condition, before_the_first_look, conditions_field
+from modelwright.api.model_approval import Approval, ApprovalStatus
 from modelwright.api.model_retention import Retention, RetentionStatus
 from modelwright.api.model_version import VersionUse
 from modelwright.api.rules import Rule, Rules, cel_matches
@@ -62,10 +63,22 @@ class ModelSpec(ApiModel):
     channels: Channels | None = Field(
         default=None, description="By name, what each channel points at: stable, candidate, or whatever you call them."
     )
+    approval: Approval | None = Field(
+        default=None, description="Which channels wait for a person before they move. Left out: none."
+    )
     retention: Retention | None = Field(
         default=None,
         description="Which versions are kept, and what becomes of the others. Left out: all are kept, and the store is"
         " never cleaned up.",
+    )
+
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            "!has(self.approval) || self.approval.channels.all(name, has(self.channels) && name in self.channels)",
+            "approval.channels names a channel that spec.channels does not have; add it there, or take it out here",
+            lambda spec: spec.approval is None or set(spec.approval.channels) <= set(spec.channels or {}),
+            field="approval.channels",
+        ),
     )
 
 
@@ -74,6 +87,7 @@ class HeldVersion(StatusRef):
 
     version: str = Field(max_length=32, description="The version.")
     variant: str | None = Field(default=None, max_length=20, description="Its variant, where it is one.")
+    digest: str | None = Field(default=None, max_length=71, description="sha256 of its artifact's manifest.")
 
 
 class ChannelStatus(StatusModel):
@@ -86,6 +100,10 @@ class ChannelStatus(StatusModel):
     message: str | None = Field(
         default=None, max_length=1024, description="Why it resolves to nothing, or not to what was asked for."
     )
+    waits_for: HeldVersion | None = Field(
+        default=None, description="What it moves to once somebody has approved it: `modelwright approve`."
+    )
+    approved: ApprovalStatus | None = Field(default=None, description="Who approved the version for this channel.")
     history: Items[HeldVersion] | None = Field(
         default=None,
         max_length=HISTORY,

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 
 from modelwright import __version__
-from modelwright.cli import lineage, pull, restore, services
+from modelwright.cli import approve, lineage, pull, restore, services
 from modelwright.cli.cluster import Refused, Where
 
 _SERVICES = {
@@ -34,6 +34,12 @@ def parser() -> argparse.ArgumentParser:
 
     for name, help_ in _SERVICES.items():
         command(name, help_).add_argument("name", metavar="NAME", help="the InferenceService")
+    approved = command("approve", "let a channel move to a version, in your own name")
+    approved.add_argument("name", metavar="MODEL", help="the Model")
+    approved.add_argument("channel", metavar="CHANNEL", help="of spec.approval.channels")
+    approved.add_argument("--version", dest="number", required=True, help="the version that it may move to")
+    approved.add_argument("--variant", help="its variant, where it is one")
+    approved.add_argument("--reason", required=True, help="why, for those who read it later")
     pulled = command("pull", "download a version's files, and check every digest")
     pulled.add_argument(
         "model", metavar="MODEL[:CHANNEL]", help="a Model and its channel, or a version; left out: the newest"
@@ -61,6 +67,8 @@ async def _run(chosen: argparse.Namespace) -> str:
     match chosen.command:
         case "pull":
             return await pull.run(chosen.model, chosen.variant, chosen.to, where)
+        case "approve":
+            return await approve.run(chosen.name, chosen.channel, chosen.number, chosen.variant, chosen.reason, where)
         case "lineage":
             return await lineage.run(chosen.name, chosen.svg, where)
         case "import":

@@ -45,7 +45,7 @@ def command(world: World, kubeconfig: Path, namespace: str) -> list[str | Path]:
 # spec.
 _UID = re.compile(r"-[0-9a-f]{5}-(?=([a-z]+-)?\d+$)")
 _UID_AND_SPEC = re.compile(r"-[0-9a-f]{5}-[0-9a-f]{8}$")
-_ALONG = {"progress", "conditions", "curve"}
+_ALONG = {"progress", "conditions", "curve", "served", "servedBy", "serving"}
 RECURRING = ("the Lease is renewed", "an Event", "told along: ")
 
 
@@ -53,9 +53,9 @@ def label(request: Request) -> str | None:
     """What a write of the operator is called.
 
     A status is named by what it settles: the phase, the attempt, and the names of its other fields. One that settles
-    nothing, and only tells along how far the training is or what is waited for, is written as often as there is time
-    for; so are Lease renewals and Events. Of each kind of these the first is a point, since any other leaves behind
-    the same world.
+    nothing, and only tells along how far the training is, what is waited for, or who serves a version, is written as
+    often as there is time for; so are Lease renewals and Events. Of each kind of these the first is a point, since any
+    other leaves behind the same world.
     """
     if request.is_write and request.resource == "leases":
         return "the Lease is made" if request.method == "POST" else "the Lease is renewed"

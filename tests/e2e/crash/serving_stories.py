@@ -25,6 +25,7 @@ from modelwright import artifact, versions
 from modelwright.api.inference_service import InferenceService
 from modelwright.api.versions import model_version_name
 from modelwright.controllers.inferenceservice.children import revision_name
+from modelwright.controllers.modelversion.use import FINALIZER
 from modelwright.kube.resources import (
     DEPLOYMENTS,
     ENDPOINTSLICES,
@@ -400,7 +401,20 @@ def at_rest(run: Run, version: str, *, deployments: int, failed: str = "") -> bo
         and len(run.objects(DEPLOYMENTS)) == len(run.objects(REPLICASETS)) == deployments
         and not run.objects(JOBS)
         and len(pods(run)) == said.get("readyReplicas")
+        and held(run) == {version, pointed_at(run)}
     )
+
+
+def held(run: Run) -> set[str]:
+    """The versions whose deletion would be held, since somebody serves them or is about to."""
+    found = run.objects(MODELVERSIONS)
+    return {str(one["spec"]["version"]) for one in found if FINALIZER in one["metadata"].get("finalizers", ())}
+
+
+def pointed_at(run: Run) -> str:
+    """The version that the channel points at."""
+    model = run.get(MODELS, NAME) or {}
+    return str(((model.get("status") or {}).get("channels") or {}).get(CHANNEL, {}).get("version"))
 
 
 def leads(service: dict[str, Any]) -> str:
@@ -409,10 +423,11 @@ def leads(service: dict[str, Any]) -> str:
 
 
 def gone(run: Run) -> bool:
-    """With all that was made of it; a pod that ends is still there."""
+    """With all that was made of it; a pod that ends is still there. Nothing holds a version any more."""
     resources = (INFERENCESERVICES, ENDPOINTSLICES, *CHILDREN)
     return (
-        not any(run.objects(one) for one in resources)
+        not held(run)
+        and not any(run.objects(one) for one in resources)
         and not run.proxy.ask("GET", PODS.path(namespace=run.namespace))["items"]
     )
 
@@ -448,6 +463,10 @@ def delete(story: Story, run: Run) -> None:
 
     run.wait("the Service is gone", ended)
     traffic.end()
+
+
+def retract(run: Run, version: str) -> None:
+    run.patch(MODELVERSIONS, model_version_name(NAME, version, None), {"spec": {"retracted": {"reason": "wrong"}}})
 
 
 # The stories
@@ -543,4 +562,39 @@ def deletion_in_mid_switch(versions: Versions) -> Story:
         act=act,
         settled=gone,
         rollout={"promotion": "Manual"},
+    )
+
+
+def retraction(versions: Versions) -> Story:
+    """The version that answers is taken back: the channel goes back, and the service with it."""
+
+    def begun(_: Story, run: Run) -> None:
+        point(run, NEXT)
+        run.wait(f"it serves {NEXT}", lambda: at_rest(run, NEXT, deployments=2))
+
+    return Story(
+        versions,
+        "retract",
+        Claim(frozenset({FIRST, NEXT}), last=FIRST),
+        begun=begun,
+        act=lambda _, run: retract(run, NEXT),
+        settled=lambda run: at_rest(run, FIRST, deployments=2),
+    )
+
+
+def deletion_of_a_served_version(versions: Versions) -> Story:
+    """It is held until the channel, and with it the service, has left it."""
+    name = model_version_name(NAME, FIRST, None)
+
+    def act(_: Story, run: Run) -> None:
+        run.delete(MODELVERSIONS, name)
+        assert run.get(MODELVERSIONS, name) is not None
+        point(run, NEXT)
+
+    return Story(
+        versions,
+        "delete-version",
+        Claim(frozenset({FIRST, NEXT}), last=NEXT),
+        act=act,
+        settled=lambda run: at_rest(run, NEXT, deployments=2) and run.get(MODELVERSIONS, name) is None,
     )

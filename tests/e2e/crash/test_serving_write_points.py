@@ -47,6 +47,8 @@ def test_an_upgrade_whose_operator_dies_at_its_switch(versions: Versions) -> Non
         serving_stories.revert,
         serving_stories.deletion_at_once,
         serving_stories.deletion_in_mid_switch,
+        serving_stories.retraction,
+        serving_stories.deletion_of_a_served_version,
     ],
     ids=lambda story: story.__name__,
 )

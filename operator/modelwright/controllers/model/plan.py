@@ -25,14 +25,9 @@ class Event:
 
 def plan(model: Model, versions: Sequence[VersionView], uses: Sequence[ServiceUse] = ()) -> tuple[ModelStatus, State]:
     """The status of a model from its versions, and the services of the model."""
-    before, name = model.status.channels or {}, model.metadata.name
-    asked = sorted((model.spec.channels or {}).items())
-    channels = {one: followed(name, channel, before.get(one), versions) for one, channel in asked}
+    channels = {one: followed(model, one, versions) for one in sorted(model.spec.channels or {})}
     waiting = [f"{one}: {status.message}" for one, status in channels.items() if status.message]
-    retracted = [
-        one for one, channel in asked
-        if channels[one].message and taken_back(name, channel, before.get(one) or ChannelStatus(), versions)
-    ]  # fmt: skip
+    retracted = [one for one, status in channels.items() if status.message and taken_back(model, one, versions)]
     latest = newest(versions)
     pointed = [f"{one}={_label(status)}" for one, status in channels.items() if status.version]
     served = _served(versions, uses, channels)
@@ -53,7 +48,9 @@ def plan(model: Model, versions: Sequence[VersionView], uses: Sequence[ServiceUs
         words = f"{'; '.join(waiting)}. Point the channel at another version"
         return status, conditions.stalled("Ready", "VersionRetracted", words)
     if waiting:
-        return status, conditions.in_progress("Ready", "ChannelUnresolved", "; ".join(waiting))
+        unapproved = all(one.waits_for for one in channels.values() if one.message)
+        reason = "WaitingForApproval" if unapproved else "ChannelUnresolved"
+        return status, conditions.in_progress("Ready", reason, "; ".join(waiting))
     words = ", ".join(pointed) or "it has no channels"
     return status, conditions.achieved("Ready", "Resolved", words)
 
@@ -66,7 +63,18 @@ def events(before: ModelStatus, status: ModelStatus) -> list[Event]:
     known = before.channels or {}
     for name, channel in (status.channels or {}).items():
         was = known.get(name) or ChannelStatus()
-        if channel.message and channel.version and was.version and _label(was) != _label(channel):
+        if channel.waits_for is not None and channel.waits_for != was.waits_for:
+            found.append(Event("WaitingForApproval", f"{name}: {channel.message}"))
+        if channel.approved is not None and (was.digest, was.approved) != (channel.digest, channel.approved):
+            words = f"{name}: {_label(channel)} by {channel.approved.by}: {channel.approved.reason}"
+            found.append(Event("Approved", words[:1024]))
+        if (
+            channel.waits_for is None
+            and channel.message
+            and channel.version
+            and was.version
+            and _label(was) != _label(channel)
+        ):
             found.append(Event("ChannelMovedBack", f"{name}: {channel.message}", warning=True))
     return found
 
