@@ -35,6 +35,7 @@ SCORE = "anomaly_score"
 CODE = "code"
 CLUSTER = "cluster"
 DISTANCES = "distances"
+DISTANCE = "distance"
 _DIGEST = r"^sha256:[0-9a-f]{64}$"
 
 

@@ -185,8 +185,18 @@ class Gate(Shape):
         return None
 
 
+class Slice(Shape):
+    """Rows by a column: a slice for each of `values`; or one below the least of `bounds`, which ascend, one from each
+    to the next, and one from the largest on."""
+
+    column: str
+    values: tuple[float, ...] = ()
+    bounds: tuple[float, ...] = ()
+
+
 class Evaluation(Shape):
     gates: tuple[Gate, ...] = ()
+    slices: tuple[Slice, ...] = ()
 
 
 class TrainingRun(Shape):
@@ -318,9 +328,17 @@ class Failure(Shape):
     frames: tuple[str, ...] = ()
 
 
+class PartFigures(Shape):
+    """Metrics of a part of the test rows; `name` says which."""
+
+    name: str
+    rows: int = Field(ge=0)
+    metrics: Mapping[str, float] = Field(default_factory=dict)
+
+
 class Summary(Shape):
-    """A pod's termination message. `artifact` and `metrics` are those of rank 0's pod when it succeeded; `log` is the
-    end of what its ranks printed."""
+    """A pod's termination message. `artifact`, `metrics` and what follows are those of rank 0's pod when it succeeded:
+    `slices` of the test rows, `classes` those told worst; `log` is the end of what its ranks printed."""
 
     outcome: str
     exit_code: int
@@ -331,12 +349,14 @@ class Summary(Shape):
     last_checkpoint_step: int | None = None
     artifact: Published | None = None
     metrics: Mapping[str, float] = Field(default_factory=dict)
+    slices: tuple[PartFigures, ...] = ()
+    classes: tuple[PartFigures, ...] = ()
     failure: Failure | None = None
     log: tuple[str, ...] = ()
 
     def to_message(self, limit: int = SUMMARY_BYTES) -> str:
-        """As JSON of at most `limit` bytes: first the log's earlier lines go, then the outer frames, then metrics, then
-        the message's end."""
+        """As JSON of at most `limit` bytes: first the log's earlier lines go, then the outer frames, the last of the
+        classes and slices, metrics, the message's end."""
         fitted = self
         text = fitted.to_json()
         while len(text.encode()) > limit:
@@ -345,6 +365,9 @@ class Summary(Shape):
                 update: dict[str, object] = {"log": fitted.log[1:]}
             elif failure and failure.frames:
                 update = {"failure": failure.model_copy(update={"frames": failure.frames[1:]})}
+            elif fitted.classes or fitted.slices:
+                named = "classes" if fitted.classes else "slices"
+                update = {named: getattr(fitted, named)[:-1]}
             elif fitted.metrics:
                 update = {"metrics": dict(list(fitted.metrics.items())[: len(fitted.metrics) // 2])}
             elif failure and len(failure.message) > 8:

@@ -576,6 +576,21 @@ REFUSED: dict[str, tuple[Manifest, list[str]]] = {
             " leave it out"
         ],
     ),
+    "a slice by values and by bounds": (
+        training_job(evaluation={"slices": [{"column": "pixel_1", "values": ["0"], "bounds": ["8"]}]}),
+        ["spec.evaluation.slices[0]: Invalid value: give exactly one of values and bounds"],
+    ),
+    "a slice between a bound and itself": (
+        training_job(evaluation={"slices": [{"column": "pixel_1", "bounds": ["8", "8.0"]}]}),
+        ["spec.evaluation.slices[0].bounds: Invalid value: bounds are each once"],
+    ),
+    "slices of a program of one's own": (
+        own_code(evaluation={"slices": [{"column": "pixel_1", "bounds": ["8"]}]}),
+        [
+            "spec.evaluation.slices: Invalid value: slices are of recipes: your own code is not evaluated, and says its"
+            " own figures; leave them out"
+        ],
+    ),
     "an import of a file with a slash at its end": (
         imported(uri="s3://abc/model/"),
         [

@@ -16,6 +16,7 @@ from modelwright_trainer.data import Table
 from modelwright_trainer.failures import DataFailed, Preempted, UserFailed
 from modelwright_trainer.learner import Fitted
 from modelwright_trainer.onnxgraph import Session
+from sklearn.cluster import DBSCAN
 from sklearn.decomposition import PCA
 from sklearn.metrics import adjusted_rand_score, silhouette_score
 
@@ -98,6 +99,53 @@ def test_centers_are_found_and_a_row_is_of_the_nearest(tmp_path: Path) -> None:
     assert measured.interval("silhouette") is not None
 
 
+def rings(rows: int = 400) -> Table:
+    """Two rings, one in the other, which no centers tell apart, and a few rows far from both. The targets say which."""
+    generator = np.random.default_rng(0)
+    angles = generator.uniform(0, 2 * np.pi, rows)
+    inner = np.arange(rows) % 2
+    radius = np.where(inner, 1.0, 4.0) + generator.normal(scale=0.05, size=rows)
+    features = np.stack([radius * np.cos(angles), radius * np.sin(angles)], axis=1) * [1, 100]
+    far = np.array([[9.0, 900.0], [-9.0, 900.0], [9.0, -900.0]])
+    labels = np.concatenate([inner, np.full(3, 2)])
+    whole = np.concatenate([features, far]).astype(np.float32)
+    return Table(whole, labels, ("x", "y"), ("float",) * 2, (), "sha256:" + "0" * 64)
+
+
+def test_clusters_of_any_form_are_found_and_what_is_near_none_is_of_none(tmp_path: Path) -> None:
+    labelled = rings()
+    table = dataclasses.replace(labelled, targets=None)
+    one, session, own, _ = fitted(table, tmp_path, "dbscan", "Clustering", eps="0.5", minRows="4")
+    outputs = session.run(table.features)
+    assert labelled.targets is not None
+    close = labelled.targets < 2
+    assert (outputs["cluster"][~close] == -1).all()
+    assert (outputs["distance"][~close] > 0.5).all()
+    assert adjusted_rand_score(labelled.targets[close], outputs["cluster"][close]) == 1
+    mean, deviation = table.features[own].mean(axis=0), table.features[own].std(axis=0)
+    reference = DBSCAN(eps=0.5, min_samples=4).fit((table.features[own] - mean) / deviation)
+    cores = reference.core_sample_indices_
+    assert (outputs["cluster"][own][cores] == reference.labels_[cores]).all()
+    assert (outputs["cluster"][own][reference.labels_ == -1] == -1).all()
+    details = one.measured(session, table, own).details
+    assert sum(details["clusters"]) + details["noise"] == len(own)
+    assert details["noise"] == (reference.labels_ == -1).sum()
+    assert one.measured(session, table, own).interval("silhouette") is not None
+
+
+def test_far_from_zero_the_distance_is_still_of_the_row_and_not_of_the_rounding(tmp_path: Path) -> None:
+    """Rows that lie together far out, as seen from the middle: lengths of thousands, distances of hundredths."""
+    generator = np.random.default_rng(0)
+    rows = np.concatenate([np.zeros((300, 2)), 1e4 + generator.normal(scale=1e-2, size=(10, 2))]).astype(np.float32)
+    table = Table(rows, None, ("x", "y"), ("float",) * 2, (), "sha256:" + "0" * 64)
+    one: Any = learner(table, "dbscan", "Clustering", eps="0.001", minRows="3")
+    weights = one.fit(table, np.arange(len(rows)), no_look)
+    session = exported(one, weights, tmp_path)
+    given = session.run(rows)
+    np.testing.assert_allclose(given["distance"], one.reference(weights)(rows), atol=1e-5)
+    assert len(np.unique(given["cluster"])) == 2
+
+
 def test_components_are_scikit_learn_s_and_what_they_do_not_give_back_is_the_score(tmp_path: Path) -> None:
     table = bare("breast_cancer")
     one, session, own, _ = fitted(table, tmp_path, "pca", "AnomalyDetection", components="4")
@@ -117,6 +165,7 @@ def test_components_are_scikit_learn_s_and_what_they_do_not_give_back_is_the_sco
     [
         ("gradient-boosting", "Classification", real("wine"), {"trees": "20"}),
         ("kmeans", "Clustering", bare("wine"), {}),
+        ("dbscan", "Clustering", bare("wine"), {"eps": "2.3"}),
         ("pca", "AnomalyDetection", bare("wine"), {"components": "3"}),
     ],
 )
@@ -144,6 +193,9 @@ def test_what_cannot_be_fitted_is_told_with_the_remedy(tmp_path: Path) -> None:
         learner(bare("wine"), "pca", "AnomalyDetection", components="14")
     with pytest.raises(DataFailed, match=r"clusters: 179 are more than the 178 training rows: write less"):
         learner(bare("wine"), "kmeans", "Clustering", clusters="179")
+    few: Any = learner(bare("wine"), "dbscan", "Clustering", eps="0.01")
+    with pytest.raises(DataFailed, match=r"eps: of 178 training rows none has 5 rows within 0.01, .* raise eps"):
+        few.fit(bare("wine"), np.arange(178), no_look)
     assert table.targets is not None
     own = np.flatnonzero(table.targets != 1)
     one: Any = learner(table, "gradient-boosting", train=own)
@@ -157,6 +209,7 @@ def test_what_cannot_be_fitted_is_told_with_the_remedy(tmp_path: Path) -> None:
     [
         ("gradient-boosting", "Classification", True, {"trees": "20", "minLeafRows": "5"}, "accuracy"),
         ("kmeans", "Clustering", False, {"clusters": "3"}, "silhouette"),
+        ("dbscan", "Clustering", False, {"eps": "2.3"}, "silhouette"),
         ("pca", "AnomalyDetection", False, {"components": "3"}, "explained_variance"),
     ],
 )

@@ -77,8 +77,8 @@ def test_the_python_name_of_a_hyperparameter_is_none_of_the_apis() -> None:
 
 def test_an_unknown_recipe_is_told_with_those_that_exist() -> None:
     assert said("mpl") == (
-        "spec.trainer.recipe: 'mpl' is not a recipe; there are autoencoder, cnn, gradient-boosting, kmeans, linear,"
-        " mlp, pca, transformer",
+        "spec.trainer.recipe: 'mpl' is not a recipe; there are autoencoder, cnn, dbscan, gradient-boosting, kmeans,"
+        " linear, mlp, pca, transformer",
     )
 
 
@@ -126,6 +126,7 @@ def test_what_a_recipe_needs_is_told_with_what_to_write(recipe: str, given: dict
 GIVEN = {
     "autoencoder": {"hiddenSizes": "16,8", "codeSize": "3", "noise": "0.1"},
     "cnn": {"imageShape": "3, 32, 32", "channels": "8,8", "crop": "2", "rotate": "10.5", "flip": "Both"},
+    "dbscan": {"eps": "0.8", "minRows": "3"},
     "gradient-boosting": {"trees": "50", "learningRate": "0.05", "classWeights": "Balanced"},
     "kmeans": {"clusters": "3"},
     "linear": {"classWeights": "Balanced", "mixup": "0.2"},

@@ -5,7 +5,18 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from modelwright.contract import SUMMARY_BYTES, Failure, Gate, Outcome, Progress, Split, Summary, TrainingRun, cause
+from modelwright.contract import (
+    SUMMARY_BYTES,
+    Failure,
+    Gate,
+    Outcome,
+    PartFigures,
+    Progress,
+    Split,
+    Summary,
+    TrainingRun,
+    cause,
+)
 from pydantic import ValidationError
 
 RUN = {
@@ -123,3 +134,17 @@ def test_a_log_is_in_the_summary_as_far_as_there_is_room() -> None:
     assert fitted.failure == failure, "what the log says goes first"
     assert fitted.log == lines[len(lines) - len(fitted.log) :]
     assert len(fitted.log) < len(lines)
+
+
+def test_slices_are_in_the_summary_as_far_as_there_is_room_and_before_classes() -> None:
+    parts = tuple(
+        PartFigures(name="c" * 60 + str(number), rows=10, metrics={"accuracy": 0.123456789}) for number in range(32)
+    )
+    said = Summary(outcome="Succeeded", exit_code=0, attempt=1, index=0, slices=parts, classes=parts[:10])
+    text = said.to_message()
+    assert len(text.encode()) <= SUMMARY_BYTES
+    fitted = Summary.from_message(text)
+    assert fitted is not None
+    assert fitted.classes == ()
+    assert 10 < len(fitted.slices) < 32
+    assert fitted.slices == parts[: len(fitted.slices)]

@@ -7,11 +7,14 @@ import dataclasses
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from modelwright.contract import Failure, Outcome, Published
+from modelwright.api.training_job import TrainingJob
+from modelwright.contract import Failure, Outcome, PartFigures, Published
+from modelwright.controllers.trainingjob import resolve
 from modelwright.controllers.trainingjob.observed import JobView
 from modelwright.controllers.trainingjob.outcome import RULES, failure
 from modelwright.controllers.trainingjob.plan import Publish, Start, Suspend, Told
 
+from dev import examples
 from tests.unit.training_world import FATES, Fate, counts, failed, job, planned, pod, summary, with_
 
 
@@ -68,6 +71,25 @@ def test_a_result_is_published_once() -> None:
     assert made.action == Publish("s3://b/m", "sha256:ab", (("accuracy", 0.97),))
     again = planned(jobs=(done,), pods=(), published=True)
     assert (again.phase, again.action, again.state.main.status) == ("Succeeded", None, "True")
+
+
+TRAINED = TrainingJob.model_validate(examples.training_job())
+
+
+def test_what_is_told_of_slices_and_classes_is_in_the_result() -> None:
+    artifact = Published(uri="s3://b/m", digest="sha256:ab")
+    young = PartFigures(name="age<30", rows=12, metrics={"accuracy": 0.5})
+    worst = PartFigures(name="cat", rows=3, metrics={"f1": 0.25})
+    said = summary(Outcome.SUCCEEDED, artifact=artifact, slices=(young,), classes=(worst,))
+    made = planned(jobs=(job(ended="Complete", active=0),), pods=(pod(0, exit_code=0, termination_message=said),))
+    assert isinstance(made.action, Publish)
+    assert (made.action.slices, made.action.classes) == ((young,), (worst,))
+    told = resolve.published(TRAINED, made.action)
+    assert [one.to_object() for one in told["slices"]] == [
+        {"name": "age<30", "rows": 12, "metrics": {"accuracy": "0.5"}}
+    ]
+    assert told["classes"][0].metrics == {"f1": "0.25"}
+    assert "slices" not in resolve.published(TRAINED, Publish("s3://b/m", "sha256:ab", ())), "as they are in status"
 
 
 def test_a_result_that_was_lost_with_its_pod_is_fetched_by_another_attempt() -> None:

@@ -153,25 +153,32 @@ def of_tokens(logits: Figures, rows: Labels) -> tuple[Figures, Labels, Labels]:
 
 def clusters(standardized: Callable[[Indices], Figures], found: Labels) -> Measured:
     """silhouette (Rousseeuw 1987): how much nearer a row is to its own cluster than to the next, from -1 to 1, mean
-    over the rows, or over 2,000 of them that are drawn. `found` are the rows' clusters; `standardized` gives some rows.
-    Left out where the rows are of one cluster, or each of its own. Raises ValueError without rows."""
+    over the rows that are of one, or over 2,000 of them that are drawn. `found` are the rows' clusters, -1 of none;
+    `standardized` gives some rows. Left out where the rows are of one cluster, or each of its own. Raises ValueError
+    without rows."""
     from sklearn.metrics import silhouette_samples
 
     _some(found)
-    every = np.arange(len(found))
-    few = len(found) <= _MOST_APART
+    every = np.flatnonzero(found >= 0)
+    few = len(every) <= _MOST_APART
     chosen = every if few else np.sort(np.random.RandomState(0).choice(every, _MOST_APART, replace=False))
-    each = np.empty(0)
+    each = np.full(len(found), np.nan)
     if 1 < len(np.unique(found[chosen])) < len(chosen):
-        each = silhouette_samples(standardized(chosen), found[chosen])
+        each[chosen] = silhouette_samples(standardized(chosen), found[chosen])
 
     def again(_name: str, rows: Indices) -> float:
         if not few:
             raise ValueError("of a sample there is no resample")
-        return float(np.mean(each[rows]))
+        known = each[rows][~np.isnan(each[rows])]
+        if not len(known):
+            raise ValueError("no row is of a cluster")
+        return float(np.mean(known))
 
-    figures = {"silhouette": float(np.mean(each))} if len(each) else {}
-    return Measured(len(found), figures, again, {"clusters": np.bincount(found).tolist()})
+    figures = {} if np.isnan(each).all() else {"silhouette": float(np.nanmean(each))}
+    details: dict[str, Any] = {"clusters": np.bincount(found[every]).tolist()}
+    if len(every) < len(found):
+        details["noise"] = len(found) - len(every)
+    return Measured(len(found), figures, again, details)
 
 
 def _some(rows: npt.NDArray[Any]) -> None:

@@ -19,10 +19,10 @@ from types import FrameType
 import torch
 import torch.distributed as dist
 from modelwright import artifact
-from modelwright.contract import Outcome, Published, Split, Summary, TrainingRun
+from modelwright.contract import Outcome, PartFigures, Published, Split, Summary, TrainingRun
 from modelwright.store import Store
 
-from modelwright_trainer import data, export, initial, recipes, shards
+from modelwright_trainer import data, export, initial, recipes, shards, slices
 from modelwright_trainer.checkpoint import Checkpoints
 from modelwright_trainer.failures import DataFailed, Preempted, UserFailed, failure_of, outcome_of
 from modelwright_trainer.hyperparameters import hyperparameters
@@ -126,6 +126,7 @@ def _work(run: TrainingRun, rank: int, folder: Path, teller: Teller, afterwards:
         table = shards.load(reach, prepared, folder / "data", writes=leads, tell=teller.tell, kind=kind)
     else:
         parts = data.divided(table, run.data.split or Split())
+    slices.check(run.evaluation.slices, table)
     if run.early_stopping and not len(parts["validation"]):
         raise UserFailed("earlyStopping looks at the validation split, which has no rows")
     if run.early_stopping and not run.early_stopping.fits(run.data.task):
@@ -150,12 +151,12 @@ def _work(run: TrainingRun, rank: int, folder: Path, teller: Teller, afterwards:
     made = scratch / "artifact"
     shutil.rmtree(made, ignore_errors=True)
     made.mkdir()
-    figures, manifest = _evaluated(setting, state, weights, made)
+    figures, manifest, more = _evaluated(setting, state, weights, made)
     print(f"test: {' '.join(f'{name}={value:.6g}' for name, value in figures.items())}", flush=True)
     teller.tell(phase="Publishing")
     published = export.publish(store, run, manifest, made)
     print(f"published: {published.uri} {published.digest}", flush=True)
-    return _summary(run, Outcome.SUCCEEDED, teller, artifact=published, metrics=figures)
+    return _summary(run, Outcome.SUCCEEDED, teller, artifact=published, metrics=figures, **more)
 
 
 def _trained(setting: Setting) -> tuple[State, Weights]:
@@ -188,8 +189,9 @@ def _fitted(setting: Setting, learner: Fitted) -> tuple[State, Weights]:
 
 def _evaluated(
     setting: Setting, state: State, weights: Weights, folder: Path
-) -> tuple[dict[str, float], artifact.Manifest]:
-    """Exports to `folder`, measures what was exported, and lets the gates decide; only then there is a manifest."""
+) -> tuple[dict[str, float], artifact.Manifest, dict[str, tuple[PartFigures, ...]]]:
+    """Exports to `folder`, measures what was exported, and lets the gates decide; only then there is a manifest. Last
+    what the summary says of slices and classes."""
     run, learner, table, parts = setting.run, setting.learner, setting.table, setting.parts
     learner.write(weights, folder)
     session = Session(folder)
@@ -201,12 +203,16 @@ def _evaluated(
     figures = {part: one.figures for part, one in measured.items()}
     export.check_gates(run.evaluation.gates, figures["test"], measured["test"])
     samples = export.golden(session, learner, table, test, folder)
+    found = slices.measured(run.evaluation.slices, learner, session, table, test)
+    if found:
+        measured["test"].details["slices"] = found
     export.write_documents(folder, table, parts, state.history, measured)
     manifest = export.manifest(
         run, learner, table, parts, folder, golden_samples=samples, figures=figures,
         epochs=state.cursor.epoch, steps=state.cursor.step,
     )  # fmt: skip
-    return figures["test"], manifest
+    more = {"slices": slices.told(found, run.data.task), "classes": slices.worst_classes(measured["test"])}
+    return figures["test"], manifest, more
 
 
 def _same_everywhere(digest: str, run: TrainingRun) -> None:

@@ -10,6 +10,7 @@ from pydantic import Field
 
 from modelwright.api.base import ApiModel
 from modelwright.api.rules import Rule
+from modelwright.api.slices import Slice
 from modelwright.api.types import DecimalText, Items, cel_is_decimal, each_once
 
 Metric = Literal[
@@ -90,6 +91,11 @@ class Evaluation(ApiModel):
         default=None,
         description="Bounds that the model must keep to be published.",
         json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["metric"]},
+    )
+    slices: Annotated[Items[Slice], Field(max_length=4)] | None = Field(
+        default=None,
+        description="With a recipe: parts of the test rows whose metrics are told apart, in status.slices and in the"
+        " artifact's evaluation.json.",
     )
 
     rules: ClassVar[tuple[Rule, ...]] = (

@@ -285,6 +285,20 @@ class KmeansHyperparameters(FittedHyperparameters):
     iterations: Whole = Field(default=300, ge=1, le=100_000, description="The most rounds from one beginning.")
 
 
+class DbscanHyperparameters(FittedHyperparameters):
+    """DBSCAN: rows that have many others near them, and what is near those, are a cluster, of any form and number; what
+    is near to none of them is noise, -1. On standardized columns."""
+
+    tasks: ClassVar[tuple[str, ...]] = ("Clustering",)
+
+    eps: Number = Field(
+        default=0.5, gt=0, le=1_000_000, description="How near is near: a distance in standard deviations of a column."
+    )
+    min_rows: Whole = Field(
+        default=5, ge=1, le=1_000_000, description="How many rows near a row, itself counted, make it a core sample."
+    )
+
+
 class PcaHyperparameters(FittedHyperparameters):
     """Principal components: the directions in which standardized columns vary most. A row that they give back badly is
     unlike those that they are of; they are the linear counterpart of an autoencoder."""
@@ -297,6 +311,7 @@ class PcaHyperparameters(FittedHyperparameters):
 RECIPES: Mapping[str, type[Hyperparameters]] = {
     "autoencoder": AutoencoderHyperparameters,
     "cnn": CnnHyperparameters,
+    "dbscan": DbscanHyperparameters,
     "gradient-boosting": GradientBoostingHyperparameters,
     "kmeans": KmeansHyperparameters,
     "linear": LinearHyperparameters,

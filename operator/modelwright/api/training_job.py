@@ -11,6 +11,7 @@ from modelwright.api.base import AGE, NAME_RULE, ApiObject, Column, Names, Statu
 from modelwright.api.conditions import CONDITIONS_SCHEMA, Condition, before_the_first_look, conditions_field
 from modelwright.api.dataset import SplitRows
 from modelwright.api.rules import Rule
+from modelwright.api.slices import PartFigures
 from modelwright.api.storage import ArtifactRef, StorageStatus
 from modelwright.api.training_history import CURVE_LENGTH, HISTORY_LENGTH, ActiveTime, Curve, History
 from modelwright.api.training_spec import TrainingJobSpec
@@ -138,6 +139,15 @@ class TrainingJobStatus(StatusModel):
         default=None,
         max_length=64,
         description="Measured on the test split with the published files; decimals by the metric's name.",
+    )
+    slices: Items[PartFigures] | None = Field(
+        default=None, max_length=32, description="The main metrics of each slice of spec.evaluation.slices."
+    )
+    classes: Items[PartFigures] | None = Field(
+        default=None,
+        max_length=16,
+        description="Of a classification: the classes that are told worst, by F1, the worst first; the artifact's"
+        " evaluation.json has all.",
     )
     storage: StorageStatus | None = Field(default=None, description="The store that is used.")
 

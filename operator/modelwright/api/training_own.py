@@ -97,6 +97,12 @@ OWN_CODE_RULES: tuple[Rule, ...] = (
         field="checkpoint.local",
     ),
     Rule(
+        f"!{_OWN} || !has(self.evaluation.slices)",
+        "slices are of recipes: your own code is not evaluated, and says its own figures; leave them out",
+        lambda spec: not is_own(spec) or spec.evaluation.slices is None,
+        field="evaluation.slices",
+    ),
+    Rule(
         f"!{_OWN} || !has(self.data.split)",
         "split is of recipes: your own code divides the rows as it likes; leave it out",
         lambda spec: not is_own(spec) or spec.data.split is None,

@@ -13,7 +13,7 @@ from modelwright.api.training_own import Environment, Image, Words
 from modelwright.api.types import Name
 
 Recipe = Literal[
-    "autoencoder", "cnn", "gradient-boosting", "kmeans", "linear", "mlp", "pca", "transformer"
+    "autoencoder", "cnn", "dbscan", "gradient-boosting", "kmeans", "linear", "mlp", "pca", "transformer"
 ]  # fmt: skip
 _HYPERPARAMETER_LENGTH = 63
 
@@ -56,8 +56,8 @@ class Trainer(ApiModel):
     recipe: Recipe | None = Field(
         default=None,
         description="A built-in recipe. linear, mlp, gradient-boosting: for tables of numbers; cnn: for images;"
-        " transformer: for rows of token ids; autoencoder, pca: for rows that are unlike the rest; kmeans: for groups"
-        " of rows. docs/recipes.md says when to take which.",
+        " transformer: for rows of token ids; autoencoder, pca: for rows that are unlike the rest; kmeans, dbscan:"
+        " for groups of rows. docs/recipes.md says when to take which.",
     )
     hyperparameters: Hyperparameters | None = Field(
         default=None,

@@ -14,6 +14,7 @@ from modelwright_trainer.preprocessing import moments
 from modelwright_trainer.recipes.autoencoder import Autoencoder
 from modelwright_trainer.recipes.boosting import GradientBoosting
 from modelwright_trainer.recipes.cnn import Cnn
+from modelwright_trainer.recipes.dbscan import Dbscan
 from modelwright_trainer.recipes.kmeans import Kmeans
 from modelwright_trainer.recipes.mlp import Linear, Mlp
 from modelwright_trainer.recipes.pca import Pca
@@ -21,7 +22,7 @@ from modelwright_trainer.recipes.transformer import TransformerLearner
 from modelwright_trainer.split import Rows
 from modelwright_trainer.tasks import Classification, LanguageModelling, Regression, Task
 
-_UNSUPERVISED = {"autoencoder": Autoencoder, "kmeans": Kmeans, "pca": Pca}
+_UNSUPERVISED = {"autoencoder": Autoencoder, "dbscan": Dbscan, "kmeans": Kmeans, "pca": Pca}
 _PREDICTORS = {"cnn": Cnn, "linear": Linear, "mlp": Mlp}
 
 

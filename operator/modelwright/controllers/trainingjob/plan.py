@@ -116,7 +116,9 @@ def _after_success(wanted: Wanted, job: JobView, pods: Sequence[PodView], restar
         said = Summary.from_message(pod.termination_message)
         if said is not None and said.artifact is not None:
             metrics = tuple(sorted(said.metrics.items()))
-            result = Publish(said.artifact.uri, said.artifact.digest, metrics, said.epoch, said.step)
+            result = Publish(
+                said.artifact.uri, said.artifact.digest, metrics, said.epoch, said.step, said.slices, said.classes
+            )
             return _publishing(wanted, result, job.attempt, restarts)
     # The word was lost with its pod. What was published is in the store and publishing it again changes nothing, so
     # another attempt, which starts from the last checkpoint, finds it.

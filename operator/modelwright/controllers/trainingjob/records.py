@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import datetime
 
+from modelwright.contract import PartFigures
 from modelwright.controllers.trainingjob.observed import JobView
 from modelwright.controllers.trainingjob.outcome import Failure
 from modelwright.kube.conditions import State
@@ -65,6 +66,8 @@ class Publish:
     metrics: tuple[tuple[str, float], ...]
     epoch: int = 0
     step: int = 0
+    slices: tuple[PartFigures, ...] = ()
+    classes: tuple[PartFigures, ...] = ()
 
 
 Action = Start | Suspend | Publish

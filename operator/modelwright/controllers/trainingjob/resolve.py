@@ -6,11 +6,13 @@ import dataclasses
 import hashlib
 import json
 import math
+from collections.abc import Sequence
 from typing import Any
 
 from modelwright import contract, owncode
 from modelwright.api import recipes, tasks
 from modelwright.api.base import API_VERSION, StatusRef
+from modelwright.api.slices import PartFigures
 from modelwright.api.storage import ArtifactRef, StorageStatus
 from modelwright.api.training_data import Split
 from modelwright.api.training_history import AttemptEnd
@@ -257,7 +259,7 @@ def _run(job: TrainingJob, storage: StorageStatus, attempt: int, workers: int) -
         strategy=_strategy(spec.strategy or Strategy()),
         early_stopping=_early_stopping(spec.early_stopping),
         checkpoint=_checkpointing(spec.checkpoint),
-        evaluation=contract.Evaluation(gates=_gates(job)),
+        evaluation=contract.Evaluation(gates=_gates(job), slices=_slices(job)),
         grace_seconds=grace.program_seconds(job),
         stall_seconds=seconds(spec.failure_policy.stall_timeout),
     )
@@ -294,6 +296,17 @@ def _workers(job: TrainingJob, attempt: int, replicas: int) -> contract.Workers:
         replicas=replicas,
         processes_per_worker=_processes(job),
         master=children.master(job.metadata.name, job.metadata.uid, attempt),
+    )
+
+
+def _slices(job: TrainingJob) -> tuple[contract.Slice, ...]:
+    return tuple(
+        contract.Slice(
+            column=one.column,
+            values=tuple(map(float, one.values or ())),
+            bounds=tuple(sorted(map(float, one.bounds or ()))),
+        )
+        for one in job.spec.evaluation.slices or ()
     )
 
 
@@ -362,4 +375,18 @@ def published(job: TrainingJob, publish: Publish) -> dict[str, Any]:
         "model_version_ref": StatusRef(name=version_name(job)),
         "artifact": ArtifactRef(uri=publish.artifact_uri, digest=publish.artifact_digest),
         "metrics": {name: f"{value:.6g}" for name, value in publish.metrics if name in job.spec.evaluation.shown},
+        # Said once, with the metrics: a later look finds them in status.
+        **({"slices": _parts(publish.slices)} if publish.slices else {}),
+        **({"classes": _parts(publish.classes)} if publish.classes else {}),
     }
+
+
+def _parts(found: Sequence[contract.PartFigures]) -> tuple[PartFigures, ...]:
+    return tuple(
+        PartFigures(
+            name=one.name[:256],
+            rows=one.rows,
+            metrics={name: f"{value:.6g}" for name, value in one.metrics.items()} or None,
+        )
+        for one in found
+    )
