@@ -13,6 +13,7 @@ from modelwright_server.engine import Engine, InferenceFailed
 from modelwright_server.inference import BadRequest, Inference
 from modelwright_server.loading import Loaded
 from modelwright_server.outcomes import Kind, Refused
+from modelwright_server.records import Records
 from modelwright_server.tensors import Array, Spec
 
 log = logging.getLogger(__name__)
@@ -30,6 +31,7 @@ class Model:
         self.engine: Engine = loaded.engine
         self.inputs: dict[str, Spec] = {one.name: one for one in loaded.engine.inputs}
         self.outputs: dict[str, Spec] = {one.name: one for one in loaded.engine.outputs}
+        self.records = Records(loaded.manifest, loaded.engine.inputs, loaded.engine.outputs)
         self.golden = loaded.warnings[0].reason if loaded.warnings else "Agreed"
         self.most_rows = 1 if loaded.unbatched else run.max_batch_rows
 
