@@ -9,6 +9,7 @@ from typing import Any
 from modelwright.serving import ServingRun
 
 from modelwright_server.batching import Batch, batches
+from modelwright_server.drift import Window
 from modelwright_server.engine import Engine, InferenceFailed
 from modelwright_server.inference import BadRequest, Inference
 from modelwright_server.loading import Loaded
@@ -33,6 +34,8 @@ class Model:
         self.outputs: dict[str, Spec] = {one.name: one for one in loaded.engine.outputs}
         self.records = Records(loaded.manifest, loaded.engine.inputs, loaded.engine.outputs)
         self.golden = loaded.warnings[0].reason if loaded.warnings else "Agreed"
+        self.window = Window(loaded.baseline) if loaded.baseline else None
+        """What has been asked and answered; None where the version has no baseline to compare it with."""
         self.most_rows = 1 if loaded.unbatched else run.max_batch_rows
 
     def metadata(self) -> dict[str, Any]:
@@ -82,7 +85,11 @@ class Model:
 
     def _run(self, batch: Batch) -> list[list[Array]] | Refused:
         try:
-            return list(batch.divided(self.engine.run(batch.inputs(), batch.outputs())))
+            inputs, names = batch.inputs(), batch.outputs()
+            arrays = self.engine.run(inputs, names)
+            if self.window:
+                self.window.saw(inputs, dict(zip(names, arrays, strict=True)))
+            return list(batch.divided(arrays))
         except Exception as error:
             return _refusal(error)
 
