@@ -77,9 +77,8 @@ class Protocol:
         if path == OPENAPI_PATH or path in self._v1:
             return self._told_beside(request, path)
         if not path.startswith("/v2"):
-            return error_response(
-                404, f"{path[:200] or '/'}: there is no such path; {OPENAPI_PATH} lists those there are"
-            )
+            told = f"there is no such path; the protocol's begin with /v2, and {OPENAPI_PATH} lists all"
+            return error_response(404, f"{path[:200] or '/'}: {told}")
         parts = path.split("/")[2:]
         if parts[:1] == ["models"] and len(parts) > 1:
             return self._told_of_model(request, parts[1], parts[2:])
