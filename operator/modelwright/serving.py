@@ -296,6 +296,11 @@ CONNECTIONS = "modelwright_serving_open_connections"
 LOAD_SECONDS = "modelwright_serving_load_seconds"
 READY = "modelwright_serving_ready"
 DRAINING = "modelwright_serving_draining"
+DRIFT_ROWS = "modelwright_serving_drift_window_rows"
+INPUT_PSI = "modelwright_serving_input_drift_psi"
+INPUT_MISSING = "modelwright_serving_input_missing_share"
+INPUT_OUTSIDE = "modelwright_serving_input_out_of_range_share"
+PREDICTION_PSI = "modelwright_serving_prediction_drift_psi"
 
 METRICS: Mapping[str, str] = {
     REQUESTS: "Inference requests that were answered, by HTTP status code; 500 and above are the server's errors.",
@@ -308,11 +313,16 @@ METRICS: Mapping[str, str] = {
     LOAD_SECONDS: "Seconds that each part of the start took.",
     READY: "1 where the pod is ready.",
     DRAINING: "1 while each answer closes its connection.",
+    DRIFT_ROWS: "Rows that the figures of drift are of; they are there from 500 on.",
+    INPUT_PSI: "Population stability index of a feature's last values against the training data's.",
+    INPUT_MISSING: "Share of a feature's last values that are missing.",
+    INPUT_OUTSIDE: "Share of a feature's last values beyond all of the training data's.",
+    PREDICTION_PSI: "Population stability index of the last predictions against the training data's targets.",
 }
 """By name, at /metrics, each with the labels `model` and `version` (`version_label`). Requests is a counter (so
 exposed with `_total`) with the label `code`, request seconds a histogram with the upper bounds `LATENCY_BOUNDS`, load
 seconds a gauge with the label `part`, errors a counter with the label `kind`, batch requests a histogram with the
-bounds `BATCH_BOUNDS`, the others are gauges."""
+bounds `BATCH_BOUNDS`, the others are gauges; of them input drift, missing and out of range have the label `feature`."""
 
 # Ten to the decade between 1 ms and 10 s: a quantile interpolated within a bucket is at most 26 % off.
 LATENCY_BOUNDS = (0.00025, 0.0005, *(round(0.001 * 10 ** (step / 10), 6) for step in range(41)))

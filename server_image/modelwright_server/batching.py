@@ -72,13 +72,15 @@ def batches(inferences: Sequence[Inference], most_rows: int) -> Iterator[Batch]:
 def obstacle(inputs: Sequence[Spec], outputs: Sequence[Spec], samples: Samples, run: Run) -> str | None:
     """Why requests must not be put together; None where they may.
 
-    The first axis of every tensor is to be the batch, by its name; and a golden row is to give the same by itself as
-    among the others, as nearly as golden samples are asked to agree: where it does not, as with int8 scales that are
-    taken of the whole tensor, somebody's answer would depend on his neighbours.
+    The first axis of every tensor is to be the batch; and a golden row is to give the same by itself as among others,
+    as nearly as golden samples are asked to agree: where it does not, as with int8 scales that are taken of the whole
+    tensor, somebody's answer would depend on his neighbours.
     """
     axes = {one.shape[0] if one.shape else 0 for one in (*inputs, *outputs)}
-    if not inputs or len(axes) > 1 or isinstance(next(iter(axes)), int) or not samples.by_row:
+    if not inputs or any(isinstance(axis, int) for axis in axes) or not samples.by_row:
         return "the first axis is not the batch"
+    if samples.golden.alone or samples.rows < 2:
+        return "golden samples are of each row by itself"
     names = list(samples.outputs)
     together = dict(zip(names, run(samples.inputs, names), strict=True))
     for index in range(min(samples.rows, _ROWS)):

@@ -380,7 +380,9 @@ class _Connection(asyncio.Protocol):
         if self._transport.is_closing():
             return
         after = bool(self._waiting) or self.receiving
-        keep = request.keep_alive and not self.server.closing and not self._refused and (after or not self._half_closed)
+        # Of a client that sends no more, a request that has begun will not end.
+        more = bool(self._waiting) or not self._half_closed
+        keep = request.keep_alive and not self.server.closing and not self._refused and more
         self._write(response, keep=keep, with_body=request.method != "HEAD")
         self._since = time.monotonic()
         if not keep:

@@ -23,6 +23,7 @@ from modelwright.store import Store, StoreError, Trouble
 from modelwright_server.failures import ServingFailed
 
 if TYPE_CHECKING:
+    from modelwright_server.drift import Baseline
     from modelwright_server.engine import Engine
     from modelwright_server.golden import Samples
 
@@ -61,6 +62,7 @@ class Loaded:
     warnings: tuple[ServingWarning, ...]
     unbatched: str | None = None
     """Why requests must not be put together; None where they may."""
+    baseline: Baseline | None = None
 
 
 def folder_of(digest: str) -> Path:
@@ -143,11 +145,12 @@ def load(
         names = [one.name for one in loaded.engine.outputs]
         for index in range(run.warmup_requests):
             loaded.engine.run(loaded.samples.row(index).inputs, names)
+        from modelwright_server import drift
         from modelwright_server.batching import obstacle
 
         engine = loaded.engine
         unbatched = obstacle(engine.inputs, engine.outputs, loaded.samples, engine.run)
-    return dataclasses.replace(loaded, unbatched=unbatched)
+    return dataclasses.replace(loaded, unbatched=unbatched, baseline=drift.read(folder, manifest))
 
 
 def check(

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING
 
 from modelwright import serving
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client.registry import Collector
 
 from modelwright_server.outcomes import Kind
+
+if TYPE_CHECKING:
+    from modelwright_server.drift import Figures
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST.encode()
 _LABELS = ("model", "version")
@@ -64,6 +70,10 @@ class Metrics:
         gauge = Gauge(name, serving.METRICS[name], _LABELS, registry=self._registry)
         gauge.labels(*self._labels).set_function(value)
 
+    def follow_drift(self, figures: Callable[[], Figures]) -> None:
+        """The figures of drift are what `figures` gives."""
+        self._registry.register(_Drift(self._labels, figures))
+
     def text(self) -> bytes:
         return generate_latest(self._registry)
 
@@ -72,3 +82,27 @@ class Metrics:
         if found is None:
             found = self._by_code[code] = self._requests.labels(*self._labels, str(code))
         return found
+
+
+class _Drift(Collector):
+    """Computed when somebody asks: what is not known yet is not there."""
+
+    def __init__(self, labels: tuple[str, str], figures: Callable[[], Figures]) -> None:
+        self._of, self._figures = labels, figures
+
+    def collect(self) -> Iterator[Metric]:
+        found = self._figures()
+        yield self._gauge(serving.DRIFT_ROWS, {(): float(found.rows)})
+        by_feature = {
+            serving.INPUT_PSI: found.psi, serving.INPUT_MISSING: found.missing, serving.INPUT_OUTSIDE: found.outside,
+        }  # fmt: skip
+        for name, values in by_feature.items():
+            yield self._gauge(name, {(feature,): value for feature, value in values.items()}, "feature")
+        if found.prediction is not None:
+            yield self._gauge(serving.PREDICTION_PSI, {(): found.prediction})
+
+    def _gauge(self, name: str, values: Mapping[tuple[str, ...], float], *more: str) -> Metric:
+        gauge = GaugeMetricFamily(name, serving.METRICS[name], labels=(*_LABELS, *more))
+        for labels, value in values.items():
+            gauge.add_metric((*self._of, *labels), value)
+        return gauge

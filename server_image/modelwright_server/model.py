@@ -9,10 +9,12 @@ from typing import Any
 from modelwright.serving import ServingRun
 
 from modelwright_server.batching import Batch, batches
+from modelwright_server.drift import Window
 from modelwright_server.engine import Engine, InferenceFailed
 from modelwright_server.inference import BadRequest, Inference
 from modelwright_server.loading import Loaded
 from modelwright_server.outcomes import Kind, Refused
+from modelwright_server.records import Records
 from modelwright_server.tensors import Array, Spec
 
 log = logging.getLogger(__name__)
@@ -30,7 +32,10 @@ class Model:
         self.engine: Engine = loaded.engine
         self.inputs: dict[str, Spec] = {one.name: one for one in loaded.engine.inputs}
         self.outputs: dict[str, Spec] = {one.name: one for one in loaded.engine.outputs}
+        self.records = Records(loaded.manifest, loaded.engine.inputs, loaded.engine.outputs)
         self.golden = loaded.warnings[0].reason if loaded.warnings else "Agreed"
+        self.window = Window(loaded.baseline) if loaded.baseline else None
+        """What has been asked and answered; None where the version has no baseline to compare it with."""
         self.most_rows = 1 if loaded.unbatched else run.max_batch_rows
 
     def metadata(self) -> dict[str, Any]:
@@ -80,7 +85,11 @@ class Model:
 
     def _run(self, batch: Batch) -> list[list[Array]] | Refused:
         try:
-            return list(batch.divided(self.engine.run(batch.inputs(), batch.outputs())))
+            inputs, names = batch.inputs(), batch.outputs()
+            arrays = self.engine.run(inputs, names)
+            if self.window:
+                self.window.saw(inputs, dict(zip(names, arrays, strict=True)))
+            return list(batch.divided(arrays))
         except Exception as error:
             return _refusal(error)
 

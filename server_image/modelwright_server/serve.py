@@ -84,6 +84,8 @@ class Pod:
         model = Model(self.run, loaded)
         self.served.executor.start(model)
         self.served.model = model
+        if model.window:
+            self.metrics.follow_drift(model.window.figures)
         if loaded.unbatched:
             log.info("each request is computed by itself: %s", loaded.unbatched)
         await listening

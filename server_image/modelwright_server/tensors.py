@@ -133,7 +133,7 @@ def to_binary(datatype: str, array: Array) -> bytes | memoryview:
 def from_json(name: str, datatype: str, shape: Sequence[int], data: object) -> Array:
     """The array of `shape` from JSON values, nested as the shape says or flat in row-major order. Raises BadTensor."""
     if not isinstance(data, list):
-        raise BadTensor(f"input {name!r}: its data is a list, nested or flat, not {_json_type(data)}")
+        raise BadTensor(f"input {name!r}: its data is a list, nested or flat, not {json_type(data)}")
     # As objects first: left to find a type by itself, numpy makes of one long text among numbers an array in which each
     # element has that length.
     objects = np.array(data, dtype=object)
@@ -169,19 +169,24 @@ def _check_types(name: str, datatype: str, objects: Array) -> None:
     odd = next(value for value in values if type(value) not in types)
     if isinstance(odd, list):
         raise BadTensor(f"input {name!r}: its data is not nested evenly")
-    raise BadTensor(f"input {name!r}: the data of {datatype} are {told}, and here is {_json_type(odd)}")
+    raise BadTensor(f"input {name!r}: the data of {datatype} are {told}, and here is {json_type(odd)}")
 
 
 def to_json(datatype: str, array: Array) -> Any:
     """What orjson writes as the flat list of the array's elements; a NaN or an infinity becomes null."""
+    plain = to_plain(datatype, array)
+    return plain.ravel().tolist() if datatype == BYTES else np.ascontiguousarray(plain).reshape(-1)
+
+
+def to_plain(datatype: str, array: Array) -> Array:
+    """The array of a type that JSON can tell."""
     if datatype == BYTES:
-        return [text if isinstance(text, str) else bytes(text).decode(errors="replace") for text in array.ravel()]
-    if datatype == "FP16":  # float32 holds each of them exactly
-        array = array.astype(np.float32)
-    return np.ascontiguousarray(array).reshape(-1)
+        texts = [text if isinstance(text, str) else bytes(text).decode(errors="replace") for text in array.ravel()]
+        return np.array(texts, dtype=object).reshape(array.shape)
+    return array.astype(np.float32) if datatype == "FP16" else array  # float32 holds each of them exactly
 
 
-def _json_type(value: object) -> str:
+def json_type(value: object) -> str:
     if value is None:
         return "null"
     if isinstance(value, bool):

@@ -1,4 +1,5 @@
-"""The paths of the Open Inference Protocol V2, over HTTP, for the one model version that a pod serves.
+"""The paths of port 8080, for the one model version that a pod serves: those of the Open Inference Protocol V2, what it
+has beside (named columns, the OpenAPI document), and as much of the V1 protocol as clients of one model use.
 
 https://github.com/kserve/open-inference-protocol/blob/main/specification/protocol/inference_rest.md
 """
@@ -13,6 +14,7 @@ from modelwright_server.outcomes import Kind, Refused
 from modelwright_server.served import SERVER_NAME, Served
 
 EXTENSIONS = ("binary_tensor_data",)
+OPENAPI_PATH = "/openapi.json"
 
 
 class Protocol:
@@ -21,17 +23,24 @@ class Protocol:
     def __init__(self, served: Served) -> None:
         self._served = served
         self._server = {"name": SERVER_NAME, "version": served.server_version, "extensions": EXTENSIONS}
-        whole = f"/v2/models/{served.name}"
-        paths = (f"{whole}/infer", f"{whole}/versions/{served.version}/infer")
-        self._infer_paths = {*paths, *(f"{path}/" for path in paths)}
+        whole, v1 = f"/v2/models/{served.name}", f"/v1/models/{served.name}"
+        self._v1 = ("/v1/models", v1)
+        paths = {
+            prefix + path: name
+            for prefix in (whole, f"{whole}/versions/{served.version}")
+            for path, name in (("/infer", "TENSORS"), ("/predict", "RECORDS"))
+        }
+        paths[f"{v1}:predict"] = "INSTANCES"
+        self._forms = {**paths, **{f"{path}/": name for path, name in paths.items()}}
 
     def __call__(self, request: Request, answer: Answer) -> None:
-        if request.path in self._infer_paths:
-            self._infer(request, answer)
+        form = self._forms.get(request.path)
+        if form:
+            self._infer(form, request, answer)
         else:
             answer(self._told(request))
 
-    def _infer(self, request: Request, answer: Answer) -> None:
+    def _infer(self, form: str, request: Request, answer: Answer) -> None:
         def answered(response: Response) -> None:
             self._served.metrics.answered(response.status, time.perf_counter() - request.arrived)
             answer(response)
@@ -41,10 +50,12 @@ class Protocol:
         elif request.headers.get(b"content-encoding", b"identity").lower() != b"identity":
             answered(error_response(415, "this server takes no compressed requests: send it without Content-Encoding"))
         else:
-            self._submit(request, answered)
+            self._submit(form, request, answered)
 
-    def _submit(self, request: Request, answered: Answer) -> None:
-        from modelwright_server import inference
+    def _submit(self, name: str, request: Request, answered: Answer) -> None:
+        from modelwright_server import forms
+
+        form: forms.Form = getattr(forms, name)
 
         def done(outcome: Response | Refused) -> None:
             if isinstance(outcome, Refused):
@@ -52,12 +63,10 @@ class Protocol:
                 outcome = _refusal(outcome)
             answered(outcome)
 
-        length = request.headers.get(inference.HEADER_LENGTH)
         try:
             model = self._served.loaded()
             self._served.executor.submit(Job(
-                lambda: inference.parse(request.body, length, model.inputs, model.outputs),
-                lambda asked, arrays: inference.answer(model.name, model.version, asked, arrays),
+                lambda: form.read(model, request), lambda asked, arrays: form.write(model, asked, arrays),
                 done, request.arrived, len(request.body),
             ))  # fmt: skip
         except Refused as refused:
@@ -65,8 +74,11 @@ class Protocol:
 
     def _told(self, request: Request) -> Response:
         path = request.path.rstrip("/")
+        if path == OPENAPI_PATH or path in self._v1:
+            return self._told_beside(request, path)
         if not path.startswith("/v2"):
-            return error_response(404, f"{path[:200] or '/'}: there is no such path; the protocol's begin with /v2")
+            told = f"there is no such path; the protocol's begin with /v2, and {OPENAPI_PATH} lists all"
+            return error_response(404, f"{path[:200] or '/'}: {told}")
         parts = path.split("/")[2:]
         if parts[:1] == ["models"] and len(parts) > 1:
             return self._told_of_model(request, parts[1], parts[2:])
@@ -79,6 +91,23 @@ class Protocol:
         if path == "/v2/health/live":
             return json_response({"live": True})
         return json_response({"ready": self._served.ready}, 200 if self._served.ready else 503)
+
+    def _told_beside(self, request: Request, path: str) -> Response:
+        """The OpenAPI document, and what the V1 protocol tells."""
+        if request.method not in ("GET", "HEAD"):
+            return _not_allowed(request, "GET, HEAD")
+        served = self._served
+        if path == self._v1[0]:
+            return json_response({"models": [served.name]})
+        if path == self._v1[1]:
+            return json_response({"name": served.name, "ready": served.ready}, 200 if served.ready else 503)
+        try:
+            model = served.loaded()
+        except Refused as refused:
+            return _refusal(refused)
+        from modelwright_server import openapi
+
+        return json_response(openapi.document(model, served.server_version))
 
     def _told_of_model(self, request: Request, name: str, rest: list[str]) -> Response:
         served, version = self._served, None

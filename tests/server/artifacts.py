@@ -69,9 +69,11 @@ def publish(
     edit: Edit = lambda _: None,
     nodes: Sequence[onnx.NodeProto] | None = None,
     golden: Mapping[str, npt.NDArray[Any]] | None = None,
+    baseline: Mapping[str, Any] | None = None,
 ) -> Published:
     """Publishes a version of `iris` to the store in `place`. `edit` may alter the manifest before; `nodes` are put
-    between the features and the first layer (from `features` to `prepared`); `golden` replaces golden tensors."""
+    between the features and the first layer (from `features` to `prepared`); `golden` replaces golden tensors;
+    `baseline` is of the training data."""
     label = artifact.manifest_uri(f"file://{place}/store", "team-a", "iris", version, variant)
     folder = place / f"made-{version}-{variant}-{seed}"
     folder.mkdir(parents=True)
@@ -81,7 +83,7 @@ def publish(
     logits, probabilities = session.run(["logits", "probabilities"], {"features": rows})
     samples = {"features": rows, "logits": logits, "probabilities": probabilities, **(golden or {})}
     save_file(samples, folder / artifact.GOLDEN_FILE)
-    (folder / artifact.BASELINE_FILE).write_text(json.dumps({"rows": ROWS}))
+    (folder / artifact.BASELINE_FILE).write_text(json.dumps(baseline or {"rows": ROWS}))
     content = _stated(folder, version, variant)
     edit(content)
     manifest = Manifest.model_validate(content)

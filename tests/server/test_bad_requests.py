@@ -243,3 +243,13 @@ def test_head_is_get_without_the_body(server: Server) -> None:
     answer = httpx.head(f"{server.url}/v2")
     assert (answer.status_code, answer.content) == (200, b"")
     assert int(answer.headers["content-length"]) == len(httpx.get(f"{server.url}/v2").content)
+
+
+def test_a_client_that_ends_in_the_midst_of_its_next_request_is_not_waited_for(server: Server) -> None:
+    with socket.create_connection(("127.0.0.1", server.run.port), timeout=10) as connection:
+        connection.sendall(b"POST /v2/models/iris/infer HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n{}P")
+        connection.shutdown(socket.SHUT_WR)
+        answer = b""
+        while data := connection.recv(4096):
+            answer += data
+    assert answer.startswith(b"HTTP/1.1 400")

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 
 from modelwright import __version__
-from modelwright.cli import approve, lineage, pull, restore, services
+from modelwright.cli import approve, lineage, predict, pull, restore, services
 from modelwright.cli.cluster import Refused, Where
 
 _SERVICES = {
@@ -59,6 +59,12 @@ def parser() -> argparse.ArgumentParser:
     )
     imported.add_argument("--endpoint", help="of the store, as pods reach it; default: the operator's")
     imported.add_argument("--region", help="of the store; default: the operator's")
+    asked = command("predict", "ask a service for predictions of named columns")
+    asked.add_argument("name", metavar="NAME", help="the InferenceService")
+    asked.add_argument("columns", metavar="COLUMN=VALUE", nargs="*", help="one record's")
+    asked.add_argument("--file", "-f", help="records: .csv, .json or .jsonl; - is standard input, JSON of either kind")
+    asked.add_argument("--json", action="store_true", help="each prediction as a line of JSON")
+    asked.add_argument("--url", help="of the service, such as a gateway's; left out: through the API server")
     return made
 
 
@@ -71,6 +77,10 @@ async def _run(chosen: argparse.Namespace) -> str:
             return await approve.run(chosen.name, chosen.channel, chosen.number, chosen.variant, chosen.reason, where)
         case "lineage":
             return await lineage.run(chosen.name, chosen.svg, where)
+        case "predict":
+            return await predict.run(
+                chosen.name, chosen.columns, chosen.file, where, url=chosen.url, as_json=chosen.json
+            )
         case "import":
             reach = restore.Reach(chosen.endpoint, chosen.region, chosen.secret)
             return await restore.run(chosen.uri, chosen.digest, reach, where, every=chosen.all, apply=chosen.apply)

@@ -20,7 +20,7 @@ from modelwright.kube import errors
 from modelwright.kube.backoff import Backoff
 from modelwright.kube.credentials import USER_AGENT, Credentials
 from modelwright.kube.metrics import Metrics
-from modelwright.kube.resources import LEASES, Object, Resource, Selector, ended_by, key_of, selector_text
+from modelwright.kube.resources import LEASES, SERVICES, Object, Resource, Selector, ended_by, key_of, selector_text
 
 FIELD_MANAGER = "modelwright"
 PAGE_SIZE = 500
@@ -283,6 +283,13 @@ class Client:
             await self._write("delete", resource, "DELETE", path, body)
             return True
         return False
+
+    async def ask_service(self, name: str, namespace: str, port: str, path: str, body: Object) -> Object:
+        """What a Service's pod answers to a POST of `body`, by the API server's proxy. Raises ApiError."""
+        whole = SERVICES.path(namespace=namespace, name=f"{name}:{port}", subresource="proxy") + path
+        return await self._request(
+            "proxy", SERVICES, whole, method="POST", body=orjson.dumps(body), content_type="application/json"
+        )
 
     async def _write(
         self,
