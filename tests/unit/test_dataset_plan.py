@@ -207,18 +207,7 @@ def test_the_job_holds_no_credentials_of_kubernetes_and_keeps_to_the_restricted_
     assert pod["nodeSelector"] == {"disk": "fast"}
     assert container["securityContext"]["readOnlyRootFilesystem"] is True
     assert container["envFrom"] == [{"secretRef": {"name": "store"}}]
-    assert made["spec"]["podFailurePolicy"]["rules"][1]["onExitCodes"]["values"] == [
-        10,
-        11,
-        12,
-        13,
-        14,
-        15,
-        16,
-        17,
-        18,
-        19,
-    ]
+    assert made["spec"]["podFailurePolicy"]["rules"][1]["onExitCodes"]["values"] == [*range(10, 20), 26]
 
 
 def test_the_job_is_told_the_whole_spec() -> None:

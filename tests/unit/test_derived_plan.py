@@ -264,6 +264,15 @@ def test_a_view_names_all_that_a_version_waits_for() -> None:
     assert (seen.compared, seen.datasets, seen.has_channel) == (("digits-v1-1-0--int8",), ("rows",), True)
 
 
+def test_an_import_waits_for_the_data_that_it_is_measured_on() -> None:
+    seen = version_view({
+        "metadata": {"namespace": "team", "name": "foreign-v1-0-0"},
+        "spec": {"model": "foreign", "version": "1.0.0", "source": {"import": {"uri": "s3://b/m.onnx"}},
+                 "evaluation": {"datasetRef": {"name": "rows"}}},
+    })  # fmt: skip
+    assert (seen.parents, seen.datasets) == ((), ("rows",))
+
+
 ENDS = st.sampled_from(["crash", "lost", "deleted", "running", "done"])
 
 
