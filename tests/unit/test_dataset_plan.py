@@ -218,6 +218,7 @@ def test_the_job_holds_no_credentials_of_kubernetes_and_keeps_to_the_restricted_
         17,
         18,
         19,
+        26,
     ]
 
 
