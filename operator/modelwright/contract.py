@@ -266,13 +266,14 @@ class Outcome(enum.Enum):
     MEMBERS_DIFFER = 17, "MembersDiffer", False, False
     ARTIFACT_REFUSED = 18, "ArtifactRefused", False, False
     INFEASIBLE = 19, "Infeasible", False, False
-    REGRESSION = 26, "Regression", False, False
     PREEMPTED = 20, "Preempted", True, False
     OUT_OF_MEMORY = 21, "OutOfMemory", True, True
     INFRASTRUCTURE = 22, "Infrastructure", True, True
     HUNG = 23, "Hung", True, True
     WORKER_CRASHED = 24, "WorkerCrashed", True, True
     PEER_LOST = 25, "PeerLost", True, True
+    # New ones come last: a Job that runs names the rules of its failure policy by their index.
+    REGRESSION = 26, "Regression", False, False
 
     def __init__(self, code: int, reason: str, retried: bool, counted: bool) -> None:
         self.code = code

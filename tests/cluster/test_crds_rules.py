@@ -367,7 +367,7 @@ REFUSED: dict[str, tuple[Manifest, list[str]]] = {
     "an unknown recipe": (
         training_job(trainer__recipe="mpl"),
         [
-            'spec.trainer.recipe: Unsupported value: "mpl": supported values: "autoencoder", "cnn",'
+            'spec.trainer.recipe: Unsupported value: "mpl": supported values: "autoencoder", "cnn", "dbscan",'
             ' "gradient-boosting", "kmeans", "linear", "mlp", "pca", "transformer"'
         ],
     ),
