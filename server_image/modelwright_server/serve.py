@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy  # noqa: F401 - before there are threads: two that import it at once may find it half made
 import uvloop
 from modelwright import serving
 from modelwright.serving import DrainState, Phase, Reason, ServingRun, ServingStatus, ServingWarning
