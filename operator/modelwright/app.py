@@ -31,7 +31,7 @@ from modelwright.controllers.modelversion.observed import (
     version_view,
 )
 from modelwright.controllers.modelversion.reconcile import ModelVersionController
-from modelwright.controllers.modelversion.use import Uses
+from modelwright.controllers.modelversion.use import Uses, let_go
 from modelwright.controllers.shell import Objects
 from modelwright.controllers.trainingjob import observed as training
 from modelwright.controllers.trainingjob.lost import LostPods
@@ -68,6 +68,8 @@ S = TypeVar("S", bound=serving.View)
 
 log = logging.getLogger("modelwright")
 
+# Of what is to be done when the operator ends.
+_GOODBYE_SECONDS = 10.0
 # Kopf watches these.
 _OURS = (DATASETS, TRAININGJOBS, MODELVERSIONS, MODELS, INFERENCESERVICES)
 
@@ -79,6 +81,7 @@ class Operator:
         self._client = client
         self._metrics = metrics
         self._namespace = settings.watch_namespace or None
+        self._own_namespace = settings.namespace
         self._events = EventRecorder(client, instance=identity(), metrics=metrics)
         self._objects = {resource: Objects(resource, client, self._events) for resource in _OURS}
         self._reflectors: list[Reflector[Any]] = []
@@ -331,6 +334,8 @@ class Operator:
                 task.result()
         finally:
             await asyncio.gather(*(queue.stop(grace=5.0) for queue in self._queues.values()), return_exceptions=True)
+            with contextlib.suppress(Exception):
+                await asyncio.wait_for(let_go(self._client, self._own_namespace), _GOODBYE_SECONDS)
             with contextlib.suppress(Exception):
                 await self._events.drain()
             await self._training.close()

@@ -155,6 +155,23 @@ def test_what_became_of_services_while_the_operator_was_away_is_found_out(world:
         world.until("it goes", lambda: not world.version("1.1.0"))
 
 
+def test_the_operator_lets_go_of_what_it_holds_in_its_own_namespace_when_that_is_deleted(world: World) -> None:
+    """It goes with it, and nobody would come back."""
+    with world.operator():
+        world.until("somebody is about to serve it", lambda: world.held("1.1.0"))
+        # Nobody empties a namespace here: it stays as it is when the operator is asked to end.
+        world.light.kubectl("delete", "namespace", world.namespace, "--wait=false")
+        assert world.held("1.1.0")
+    assert not world.held("1.1.0")
+    assert world.version("1.1.0"), "it is the namespace's to delete"
+
+
+def test_the_operator_that_ends_otherwise_holds_on(world: World) -> None:
+    with world.operator():
+        world.until("somebody is about to serve it", lambda: world.held("1.1.0"))
+    assert world.held("1.1.0")
+
+
 def test_a_version_is_let_go_when_the_channel_moves_on_before_anything_began(world: World) -> None:
     world.kubectl("delete", "inferenceservice", "front")
     with world.operator():

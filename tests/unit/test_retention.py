@@ -226,7 +226,7 @@ def test_the_store_is_looked_through_as_often_as_is_asked_and_work_is_left_while
     assert look(one, THREE).look_again == 1800.0
     due = look(one, THREE, now=NOW + datetime.timedelta(hours=1))
     assert (due.folders, due.gone, due.work) == (("s3://b/models/team/digits",), (), True)
-    at_work = version("1.2.0", "int8", ready=False, parents=("digits-v1-2-0",), uri="")
+    at_work = version("1.2.0", "int8", ready=False, training_job="", uri="")
     assert not look(one, [*THREE, at_work], now=NOW + datetime.timedelta(hours=1)).work
 
 

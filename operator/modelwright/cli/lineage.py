@@ -140,8 +140,8 @@ def _parents(obj: Object) -> Iterator[tuple[str, str]]:
 def _origin(made: Graph, known: Known, obj: Object, here: str) -> None:
     """Where a version that was made of no other comes from."""
     source, status = obj["spec"].get("source") or {}, obj.get("status") or {}
-    if artifact := source.get("artifact"):
-        made.connect(made.add(Node("Artifact", str(artifact["uri"]), str(artifact["digest"]))), here, "imported")
+    if artifact := source.get("artifact") or source.get("import"):
+        made.connect(made.add(Node("Artifact", str(artifact["uri"]), _digest(artifact))), here, "imported")
         return
     lineage = status.get("lineage") or {}
     job = str((source.get("trainingJobRef") or lineage.get("trainingJob") or {}).get("name", ""))

@@ -69,6 +69,7 @@ JOBS = Resource("batch", "v1", "jobs", "Job")
 DEPLOYMENTS = Resource("apps", "v1", "deployments", "Deployment")
 ENDPOINTSLICES = Resource("discovery.k8s.io", "v1", "endpointslices", "EndpointSlice")
 EVENTS = Resource("events.k8s.io", "v1", "events", "Event")
+NAMESPACES = Resource("", "v1", "namespaces", "Namespace", namespaced=False, by_name_only=True)
 LEASES = Resource("coordination.k8s.io", "v1", "leases", "Lease")
 
 DATASETS = Resource(API_GROUP, API_VERSION, "datasets", "Dataset")

@@ -67,7 +67,8 @@ def _published(world: World, run: Run, folder: Path) -> Iterator[list[str]]:
         run.create(MODELVERSIONS, {"metadata": metadata, "spec": {"model": NAME, "version": version, "source": source}})
         status = {"status": {"artifact": {"uri": uri, "digest": digests[version]}}}
         run.proxy.ask("PATCH", f"{MODELVERSIONS.path(namespace=run.namespace, name=name)}/status", status)
-    run.create(MODELS, {"metadata": {"name": NAME}, "spec": {"channels": {"candidate": {"latest": True}}}})
+    # Without a channel: one that is `latest` would have pointed at each, and kept it.
+    run.create(MODELS, {"metadata": {"name": NAME}, "spec": {}})
     run.wait("all are known", lambda: (_model(run).get("status") or {}).get("latest") == NEW)
     run.wait("at rest", lambda: run.proxy.quiet_for() >= run.scenario.quiet)
     yield violations

@@ -84,9 +84,10 @@ def plan_retirement(
     if not has_image:
         words = "the operator has no image for servers, which looks through the store (chart: serverImage)"
         return dataclasses.replace(made, status=after.model_copy(update={"message": words}))
-    compressing = any(one.parents and not one.ready and not one.failure for one in versions)
+    # What is made by Jobs of its own has its work there.
+    at_work_there = any(not (one.ready or one.failure or one.training_job) for one in versions)
     ours = tuple(one for one in gone if folder_of(one.uri) in folders)
-    return dataclasses.replace(made, folders=folders, gone=ours, work=not compressing)
+    return dataclasses.replace(made, folders=folders, gone=ours, work=not at_work_there)
 
 
 def _collected(

@@ -9,6 +9,7 @@ InferenceServices hold nothing back, go with it, and each that is gone, or going
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator, Sequence
 
 from pydantic import ValidationError
@@ -20,7 +21,7 @@ from modelwright.kube import conditions, errors
 from modelwright.kube.client import Client
 from modelwright.kube.conditions import Fact, State
 from modelwright.kube.reflector import Reflector
-from modelwright.kube.resources import MODELVERSIONS, Key, Object
+from modelwright.kube.resources import MODELVERSIONS, NAMESPACES, Key, Object
 
 FINALIZER = "modelwright.dev/served"
 HELD = "DeletionHeld"
@@ -126,3 +127,17 @@ class Uses:
             return obj
         self._versions.observe(written)
         return written
+
+
+async def let_go(client: Client, namespace: str) -> None:
+    """Takes our finalizer from all versions of the operator's own namespace, where that is being deleted: the operator
+    goes with it, and nobody would do so afterwards."""
+    if not (await client.get(NAMESPACES, namespace))["metadata"].get("deletionTimestamp"):
+        return
+    for obj in await client.list(MODELVERSIONS, namespace):
+        metadata = obj["metadata"]
+        finalizers = metadata.get("finalizers") or ()
+        if FINALIZER in finalizers:
+            left = {"uid": metadata["uid"], "finalizers": [one for one in finalizers if one != FINALIZER]}
+            with contextlib.suppress(errors.NotFound):
+                await client.patch(MODELVERSIONS, metadata["name"], {"metadata": left}, namespace)
