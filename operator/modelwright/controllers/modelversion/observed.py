@@ -89,12 +89,10 @@ def version_view(obj: Object) -> VersionView:
 
 
 def _needed(spec: Object) -> dict[str, Any]:
-    """What a version that is made out of others waits for."""
+    """What a version that is made by our Jobs waits for."""
     source, evaluation = spec.get("source") or {}, spec.get("evaluation") or {}
     compress, combine = source.get("compress"), source.get("combine")
-    if not compress and not combine:
-        return {}
-    parents = [compress["from"]] if compress else (combine or {})["members"]
+    parents = [compress["from"]] if compress else combine["members"] if combine else []
     against = [gate["against"] for gate in evaluation.get("gates") or () if "against" in gate]
     dataset = evaluation.get("datasetRef") or {}
 
