@@ -11,12 +11,16 @@ from typing import Any
 import numpy as np
 import onnx
 import onnxruntime
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from modelwright import artifact, versions
 from modelwright.artifact import Manifest, digest_of
-from modelwright.contract import Outcome, StoreAccess
+from modelwright.contract import Outcome, Split, StoreAccess
+from modelwright.datasets import DatasetRun
 from modelwright.derivation import DERIVATION_VARIABLE, DerivationSummary, ImportRun
 from modelwright.store import Store
+from modelwright_trainer.dataset import command as dataset
 from modelwright_trainer.imported import command, onnxfile, source
 from modelwright_trainer.onnxgraph import Session
 from onnx import TensorProto, helper, numpy_helper
@@ -131,6 +135,44 @@ def test_golden_samples_are_made_of_those_that_are_given(there: Path, tmp_path: 
     run = asked(there, samples=f"file://{there}/samples.safetensors")
     fetched(run, ran(run, tmp_path), tmp_path / "version")
     np.testing.assert_array_equal(load_file(tmp_path / "version" / "golden.safetensors")["x"], rows)
+
+
+def measured(there: Path, tmp_path: Path, gates: list[dict[str, Any]]) -> ImportRun:
+    """The graph, which takes the third column for the second class, on a Dataset where that is right by half."""
+    (there / "model.onnx").write_bytes(graph().SerializeToString())
+    columns = {name: np.linspace(-1, 1, 60).astype(np.float32) for name in NAMES}
+    kinds = np.where(np.arange(60) % 2, "yes", "no")
+    pq.write_table(pa.table({**columns, "kind": kinds}), there / "rows.parquet")
+    store = StoreAccess(uri=f"file://{tmp_path}/data")
+    run = DatasetRun(
+        namespace="team-a", name="rows", source_uri=f"file://{there}/rows.parquet", store=store, target="kind",
+        task="Classification", split=Split(train=0.5, validation=0.2, test=0.3),
+    )  # fmt: skip
+    (tmp_path / "scratch").mkdir(exist_ok=True)
+    prepared = dataset.prepare(run, Store(store, {}), tmp_path / "scratch", 128 * 1024**2).manifest
+    assert prepared is not None
+    return asked(
+        there, task="Classification", classes=["no", "yes"], columns=NAMES,
+        names={"x": "features", "y": "probabilities"},
+        evaluation={"data": {"uri": prepared.uri, "digest": prepared.digest, "store": store}, "gates": gates},
+    )  # fmt: skip
+
+
+def test_it_is_measured_on_the_dataset_that_is_named(there: Path, tmp_path: Path) -> None:
+    run = measured(there, tmp_path, [{"metric": "accuracy", "min": 0.1}])
+    summary = ran(run, tmp_path)
+    manifest = fetched(run, summary, tmp_path / "version")
+    assert manifest.metrics["test"]["accuracy"] == summary.metrics["accuracy"]
+    told = json.loads((tmp_path / "version" / "evaluation.json").read_text())["test"]
+    assert told["rows"] == 18
+
+
+def test_a_gate_keeps_an_import_from_being_published(there: Path, tmp_path: Path) -> None:
+    summary = ran(measured(there, tmp_path, [{"metric": "accuracy", "min": 0.99}]), tmp_path)
+    assert summary.outcome == Outcome.GATE_FAILED.reason
+    assert summary.failure is not None
+    assert "is below min 0.99 (95 % interval" in summary.failure.message
+    assert summary.artifact is None
 
 
 def external(**told: str) -> onnx.TensorProto:

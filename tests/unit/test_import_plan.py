@@ -7,6 +7,7 @@ from typing import Any
 from modelwright import derivation
 from modelwright.contract import Outcome
 from modelwright.controllers.modelversion.derive_job import stage_job
+from modelwright.controllers.modelversion.observed import version_view
 
 from tests.unit.derived_world import after, failed, job, planned, published, reason, version
 
@@ -21,6 +22,17 @@ def imported(**stated: Any) -> Any:
 def pinned(**stated: Any) -> Any:
     made = imported(**stated)
     return after(made, planned(made))
+
+
+def test_it_is_looked_at_again_when_what_it_waits_for_changes() -> None:
+    against = {"version": "1.0.0"}
+    gates = [{"metric": "accuracy", "maxRegression": "0.1", "against": against}]
+    spec = {
+        "model": "digits", "version": "1.0.0", "variant": "small", "source": {"import": {"uri": URI, "format": "Onnx"}},
+        "evaluation": {"datasetRef": {"name": "rows"}, "gates": gates},
+    }  # fmt: skip
+    seen = version_view({"metadata": {"name": "digits-v1-0-0--small", "namespace": "team", "uid": "u"}, "spec": spec})
+    assert (seen.parents, seen.compared, seen.datasets) == ((), ("digits-v1-0-0",), ("rows",))
 
 
 def test_it_is_one_job_of_the_trainer_that_is_told_all_of_the_spec() -> None:
