@@ -4,7 +4,8 @@ They never send a request twice: what a client with retries would hide is counte
 Python, so that the same file runs here and, mounted, in a pod: `python load.py --url … --model … --bodies FILE`.
 
 `keepalive`: each worker has one connection and keeps it until the server says `Connection: close`, as HTTP/1.1 clients
-do. `new`: each request has a connection of its own.
+do. `new`: each request has a connection of its own. `grpc`: all workers share one channel of gRPC for their whole life,
+by which they ask for predictions and for metadata in turn; that needs the server's own image.
 """
 
 from __future__ import annotations
@@ -24,7 +25,8 @@ from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
-Mode = Literal["keepalive", "new"]
+Mode = Literal["keepalive", "new", "grpc"]
+_GRPC_PORT = 8081
 _SECONDS = 10.0
 _KEPT_FAILURES = 50
 # Linux's struct tcp_info, as far as tcpi_total_retrans.
@@ -178,6 +180,62 @@ async def _worker(
     await connection.close()
 
 
+async def _calls(
+    number: int, channel: Any, model: str, bodies: Sequence[bytes], tally: Tally, stop: asyncio.Event, pause: float
+) -> None:
+    import grpc
+    from modelwright_server import open_inference_pb2 as pb
+
+    def method(name: str) -> Any:
+        request, answer = getattr(pb, f"{name}Request"), getattr(pb, f"{name}Response")
+        whole = f"/inference.GRPCInferenceService/{name}"
+        return channel.unary_unary(
+            whole, request_serializer=request.SerializeToString, response_deserializer=answer.FromString
+        )
+
+    infer, metadata = method("ModelInfer"), method("ModelMetadata")
+    turn = number
+    while not stop.is_set():
+        began, clock = time.time(), time.monotonic()
+        turn += 1
+        try:
+            if turn % 2:
+                call = infer(_message(pb, model, json.loads(bodies[turn % len(bodies)])), timeout=_SECONDS)
+            else:
+                call = metadata(pb.ModelMetadataRequest(name=model), timeout=_SECONDS)
+            answer = await call
+            version = str(dict(await call.trailing_metadata()).get("modelwright-version", ""))
+            if answer.outputs:
+                tally.answered(number, began, time.monotonic() - clock, 200, version)
+            else:
+                tally.unanswered(number, began, "an answer without outputs")
+        except grpc.aio.AioRpcError as error:
+            tally.unanswered(number, began, f"{error.code().name}: {error.details()}")
+        await asyncio.sleep(pause)
+
+
+def _message(pb: Any, model: str, body: Mapping[str, Any]) -> Any:
+    """The JSON request as a message, its tensors typed."""
+    message = pb.ModelInferRequest(model_name=model)
+    for one in body["inputs"]:
+        tensor = message.inputs.add(name=one["name"], datatype=one["datatype"], shape=one["shape"])
+        values = one["data"]
+        while values and isinstance(values[0], list):
+            values = [value for row in values for value in row]
+        tensor.contents.fp32_contents.extend(values)
+    return message
+
+
+async def _run_grpc(
+    host: str, port: int, model: str, bodies: Sequence[bytes], workers: int, tally: Tally, stop: asyncio.Event,
+    pause: float,
+) -> None:  # fmt: skip
+    import grpc
+
+    async with grpc.aio.insecure_channel(f"{host}:{port}") as channel:
+        await asyncio.gather(*(_calls(number, channel, model, bodies, tally, stop, pause) for number in range(workers)))
+
+
 def request_bytes(host: str, model: str, body: bytes, *, close: bool) -> bytes:
     lines = [
         f"POST /v2/models/{model}/infer HTTP/1.1",
@@ -205,6 +263,9 @@ async def run(
     host, port = split.hostname or "", split.port or 80
     tally = tally or Tally(mode)
     tally.spans = [[] for _ in range(workers)]
+    if mode == "grpc":
+        await _run_grpc(host, split.port or _GRPC_PORT, model, bodies, workers, tally, stop, pause)
+        return tally
     requests = [request_bytes(split.netloc, model, body, close=mode == "new") for body in bodies]
     await asyncio.gather(*(_worker(number, host, port, requests, tally, stop, pause) for number in range(workers)))
     return tally
@@ -239,7 +300,7 @@ def main() -> int:
     parser.add_argument("--url", required=True)
     parser.add_argument("--model", required=True)
     parser.add_argument("--bodies", required=True, help="a file with a JSON list of inference requests")
-    parser.add_argument("--mode", choices=("keepalive", "new"), default="keepalive")
+    parser.add_argument("--mode", choices=("keepalive", "new", "grpc"), default="keepalive")
     parser.add_argument("--workers", type=int, default=4)
     parser.add_argument("--pause", type=float, default=0.02, help="seconds between a worker's requests")
     parser.add_argument("--seconds", type=float, default=0, help="end after so long; 0: at SIGTERM")

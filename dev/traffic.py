@@ -34,6 +34,7 @@ CLIENTS = (
     Client("node-keepalive", "keepalive", on_node=True),
     Client("node-new", "new", on_node=True),
 )
+GRPC_CLIENTS = (Client("pod-grpc", "grpc", on_node=False), Client("node-grpc", "grpc", on_node=True))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -26,9 +28,12 @@ _ENTRY = (
 
 
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """Not of those that the kernel gives to clients, one of which may take it before the server does."""
+    while True:
+        port = random.randrange(20_000, 32_000)  # noqa: S311 - no secret hangs on it
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 def until(condition: Callable[[], bool], seconds: float = 60) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import pytest
 
-from dev.traffic import Result, table
+from dev.traffic import GRPC_CLIENTS, Result, table
 from tests.e2e.serving.conftest import Serve, Space
 
 # Of each client, through each upgrade; in the one of the daily run fewer, for the sake of its length.
@@ -49,6 +49,23 @@ def test_an_upgrade_under_load_loses_no_request(space: Space, serve: Serve, time
         firsts = [one.first(number) for one in traffic.results.values()]
         assert max(filter(None, lasts)) - min(filter(None, firsts)) < 10
         before = number
+
+
+@pytest.mark.long
+def test_an_upgrade_loses_no_call_of_a_grpc_channel_that_lives_on(space: Space, serve: Serve) -> None:
+    """One channel for the whole life of the clients, who ask for predictions and metadata through two upgrades."""
+    for number in ("1.1.0", "1.1.1"):
+        space.release(number)
+    service = serve("upgraded-grpc")
+    with service.traffic(GRPC_CLIENTS) as traffic:
+        for number in ("1.1.0", "1.1.1"):
+            traffic.until_sent(50)
+            service.point(number)
+            service.until_serves(number)
+        sent, _ = traffic.sent()
+        traffic.until_sent(sent + 200)
+    nothing_lost(traffic.results)
+    one_after_the_other(traffic.results, ["1.0.0", "1.1.0", "1.1.1"])
 
 
 @pytest.mark.long
