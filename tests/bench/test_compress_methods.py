@@ -35,7 +35,7 @@ METHODS: dict[str, tuple[str, tuple[dict[str, Any], ...]]] = {
     "distill into 64,32": ("latency", ({"distill": {"recipe": "mlp", "hyperparameters": {"hiddenSizes": "64,32"}}},)),
     "quantize Int8Dynamic": ("latency", ({"quantize": {"scheme": "Int8Dynamic"}},)),
     "quantize Int8Static": ("latency", ({"quantize": {"scheme": "Int8Static"}},)),
-    "quantize Int4Weight": ("storage", ({"quantize": {"scheme": "Int4Weight"}},)),
+    "quantize Int4Weight": ("latency", ({"quantize": {"scheme": "Int4Weight"}},)),
     "prune 95 %, then cluster 4 bits": (
         "storage",
         (prune("Magnitude", "Unstructured", sparsity=0.95), {"cluster": {"bits": 4, "finetune": TUNE}}),

@@ -43,7 +43,7 @@ def gradual(work: Work, state: State, asked: Prune, share: float, cut: Cut) -> S
     for number, gone in enumerate(sparsities(share, asked.rounds)):
         names = weighted(built(work.learner(state), state.weights))
         if movement:
-            watched = Movement(state.weights, names)
+            watched = watched or Movement(state.weights, names)  # one sum over all rounds
             state = finetune(work, state, tuning, epochs[number], f"score-{number}", watch=watched.watch)
         state = cut(work, state, asked, scores(work, state, asked, names, watched), gone)
         if not movement:
