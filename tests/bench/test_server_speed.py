@@ -46,14 +46,14 @@ def body(binary: bool) -> tuple[bytes, int]:
     return head + ROW.tobytes(), len(head)
 
 
-def asked(server: Server, connections: int, binary: bool) -> tuple[Load, float]:
+def asked(server: Server, connections: int, binary: bool, seconds: float = SECONDS) -> tuple[Load, float]:
     """What the clients saw, and the server's CPU seconds meanwhile."""
     content, header_length = body(binary)
     process = psutil.Process(server.process.pid)
     before = sum(process.cpu_times()[:2])
     command = [sys.executable, "-m", "tests.bench.http_load", str(server.run.port), "/v2/models/iris/infer"]
     out = subprocess.run(
-        [*command, str(connections), str(SECONDS), str(header_length)], input=content, capture_output=True, check=True
+        [*command, str(connections), str(seconds), str(header_length)], input=content, capture_output=True, check=True
     ).stdout
     return Load(**json.loads(out.splitlines()[-1])), sum(process.cpu_times()[:2]) - before
 
