@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from modelwright_server.records import PROBABILITIES
 from modelwright_server.tensors import BYTES, Spec
 
@@ -77,7 +79,13 @@ def _answers(schema: Schema) -> Schema:
 
 def _value(spec: Spec) -> Schema:
     kind = spec.numpy.kind
-    return {"type": _JSON_TYPES.get(spec.datatype, "number" if kind == "f" else "integer")}
+    if kind in "bO":
+        return {"type": _JSON_TYPES[spec.datatype]}
+    if kind == "f":
+        most = float(np.finfo(spec.numpy).max)
+        return {"type": "number", "minimum": -most, "maximum": most}
+    bounds = np.iinfo(spec.numpy)
+    return {"type": "integer", "minimum": int(bounds.min), "maximum": int(bounds.max)}
 
 
 def _nested(value: Schema, lengths: Sequence[int | str | None]) -> Schema:
@@ -88,7 +96,10 @@ def _nested(value: Schema, lengths: Sequence[int | str | None]) -> Schema:
 
 
 def _tensor(spec: Spec) -> Schema:
-    shape: Schema = {"type": "array", "items": {"type": "integer", "minimum": 0}, "examples": [spec.lengths]}
+    shape: Schema = {
+        "type": "array", "items": {"type": "integer", "minimum": 0},
+        "minItems": len(spec.shape), "maxItems": len(spec.shape), "examples": [spec.lengths],
+    }  # fmt: skip
     return _object({
         "name": {"const": spec.name}, "datatype": {"const": spec.datatype}, "shape": shape, "data": {"type": "array"},
     })  # fmt: skip
@@ -124,7 +135,7 @@ def _record(model: Model) -> Schema:
     for spec in model.inputs.values():
         value = _value(spec)
         if spec.numpy.kind == "f":
-            value = {"type": [value["type"], "null"]}
+            value |= {"type": [value["type"], "null"]}
         columns = model.records.columns.get(spec.name)
         properties |= dict.fromkeys(columns, value) if columns else {spec.name: _nested(value, spec.shape[1:])}
     return _object(properties, closed=True)

@@ -95,7 +95,8 @@ def main(arguments: list[str]) -> None:
     port, path, connections, seconds, header_length = arguments
     body = sys.stdin.buffer.read()
     extra = f"Inference-Header-Content-Length: {header_length}\r\n" if int(header_length) else ""
-    head = f"POST {path} HTTP/1.1\r\nHost: x\r\n{extra}Content-Length: {len(body)}\r\n\r\n".encode()
+    lines = (f"POST {path} HTTP/1.1", "Host: x", "Content-Type: application/json", f"Content-Length: {len(body)}")
+    head = ("\r\n".join(lines) + f"\r\n{extra}\r\n").encode()
     print(json.dumps(dataclasses.asdict(uvloop.run(load(int(port), head + body, int(connections), float(seconds))))))
 
 

@@ -48,10 +48,15 @@ def body(binary: bool) -> tuple[bytes, int]:
 
 def asked(server: Server, connections: int, binary: bool, seconds: float = SECONDS) -> tuple[Load, float]:
     """What the clients saw, and the server's CPU seconds meanwhile."""
+    return asked_at(server.run.port, psutil.Process(server.process.pid), connections, binary=binary, seconds=seconds)
+
+
+def asked_at(
+    port: int, process: psutil.Process, connections: int, *, binary: bool = False, seconds: float = SECONDS
+) -> tuple[Load, float]:
     content, header_length = body(binary)
-    process = psutil.Process(server.process.pid)
     before = sum(process.cpu_times()[:2])
-    command = [sys.executable, "-m", "tests.bench.http_load", str(server.run.port), "/v2/models/iris/infer"]
+    command = [sys.executable, "-m", "tests.bench.http_load", str(port), "/v2/models/iris/infer"]
     out = subprocess.run(
         [*command, str(connections), str(seconds), str(header_length)], input=content, capture_output=True, check=True
     ).stdout

@@ -117,7 +117,8 @@ def test_the_openapi_document_has_the_models_own_columns_and_classes(server: Ser
     asked = told["paths"]["/v2/models/iris/predict"]["post"]["requestBody"]["content"]["application/json"]["schema"]
     record = asked["properties"]["records"]["items"]
     assert record["required"] == COLUMNS
-    assert record["properties"]["f0"] == {"type": ["number", "null"]}
+    assert record["properties"]["f0"]["type"] == ["number", "null"]
+    assert np.float32(record["properties"]["f0"]["maximum"]) == np.finfo(np.float32).max
     assert "c2" in json.dumps(told["paths"]["/v2/models/iris/predict"]["post"]["responses"]["200"])
     for path, methods in told["paths"].items():
         for method in methods:
