@@ -1,5 +1,5 @@
 """784-2048-2048-10 at half width and in 8 bits against the dense float32: rows per second in ONNX Runtime, and through
-our server with binary tensors, in turn with each other, so that what else runs on the machine slows both.
+our server with binary tensors, in blocks of calls that take turns.
 
     setsid --wait nice .venv-trainer/bin/python -m pytest tests/bench/test_compress_latency.py -q -s
 """
@@ -26,7 +26,7 @@ from tests.bench.compression import digits
 from tests.server.processes import free_port
 from tests.trainer.compression import World, published
 
-BATCH, TURNS = 32, 400
+BATCH, BLOCKS, CALLS = 32, 25, 20
 SCHEMES = ("Int8Static", "Int8Dynamic")
 HALF = {
     "prune": {
@@ -60,13 +60,15 @@ def made(world: World) -> dict[str, DerivationSummary]:
 
 
 def in_turns(calls: Mapping[str, Callable[[], Any]]) -> dict[str, np.ndarray]:
-    """Seconds of each call, one after the other, over and over."""
+    """Seconds of each call, in blocks of one model after the other, over and over: as in a server, a model's weights
+    are in the cache as far as they fit, and what else runs on the machine slows all of them."""
     taken: dict[str, list[float]] = {name: [] for name in calls}
-    for turn in range(TURNS + 50):
+    for _ in range(BLOCKS):
         for name, call in calls.items():
-            began = time.perf_counter()
             call()
-            if turn >= 50:
+            for _ in range(CALLS):
+                began = time.perf_counter()
+                call()
                 taken[name].append(time.perf_counter() - began)
     return {name: np.array(each) for name, each in taken.items()}
 
