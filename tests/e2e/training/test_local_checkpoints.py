@@ -55,7 +55,7 @@ def test_a_killed_worker_goes_on_from_its_own_volume(space: Space, volume: str) 
         },
         "checkpoint": {"everySteps": 1_000_000, "local": {"path": "/checkpoints", "everySteps": 20}},
     }
-    space.apply(training_job("local", "6.0.0", **asked))
+    space.apply(training_job("local", "9.0.0", **asked))
     space.until("local", "is well under way", lambda seen: (seen.get("progress") or {}).get("step", 0) > 200)
     worker = f"{space.status('local')['attempt']['jobName']}-0-"
     found = space.kubectl("get", "pods", "--output", "name").split()
@@ -71,7 +71,7 @@ def test_a_killed_worker_goes_on_from_its_own_volume(space: Space, volume: str) 
 
 def test_without_a_volume_the_field_and_the_remedy_are_named(space: Space) -> None:
     asked = {"checkpoint": {"local": {"path": "/checkpoints", "everySteps": 20}}}
-    space.apply(training_job("unmounted", "6.1.0", **asked))
+    space.apply(training_job("unmounted", "9.1.0", **asked))
     seen = space.until("unmounted", "fails", failed)
     assert condition(seen)["message"] == (
         "spec.checkpoint.local.path: no volume is mounted at /checkpoints: add one by workers.podTemplate.spec, in"
