@@ -19,13 +19,15 @@ from typing import Literal
 from pydantic import Field
 
 from modelwright.artifact import MANIFEST, Manifest
-from modelwright.contract import SUMMARY_BYTES, Shape, StoreAccess
+from modelwright.contract import Message, Shape, StoreAccess
 
 COLLECT = ("collect",)
 """Arguments of the server image's entry point."""
 COLLECT_VARIABLE = "MODELWRIGHT_COLLECT"
 
 _BLOBS, _VERSIONS, _WORK = "blobs/", "versions/", "work/"
+# Letters of a failure.
+_LONG = 600
 
 
 class Retired(Shape):
@@ -48,7 +50,7 @@ class CollectRun(Shape):
     work: bool = True
 
 
-class CollectSummary(Shape):
+class CollectSummary(Message):
     """What was removed and what is left; sizes in bytes. `failure` is why nothing, or not all, was done."""
 
     manifests: int = 0
@@ -66,20 +68,10 @@ class CollectSummary(Shape):
         }
         return CollectSummary(**counts, failure=self.failure or other.failure)
 
-    def to_message(self) -> str:
-        """As JSON of at most 3 KiB."""
-        text = self.to_json()
-        if len(text.encode()) > SUMMARY_BYTES and self.failure:
-            text = self.model_copy(update={"failure": self.failure[:600]}).to_json()
-        return text
-
-    @classmethod
-    def from_message(cls, text: str) -> CollectSummary | None:
-        """What a termination message says; None where it is no summary (a killed container leaves none)."""
-        try:
-            return cls.model_validate_json(text)
-        except ValueError:
-            return None
+    def shorter(self) -> CollectSummary | None:
+        """The failure's end goes."""
+        failure = self.failure or ""
+        return self.model_copy(update={"failure": failure[:_LONG]}) if len(failure) > _LONG else None
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

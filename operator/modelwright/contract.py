@@ -11,7 +11,7 @@ import enum
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
-from typing import Literal
+from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic.alias_generators import to_camel
@@ -321,12 +321,50 @@ class Published(Shape):
     digest: str
 
 
+class Message(Shape):
+    """A termination message."""
+
+    def to_message(self, limit: int = SUMMARY_BYTES) -> str:
+        """As JSON of at most `limit` bytes: what matters least goes first, as `shorter` says."""
+        fitted = self
+        while len((text := fitted.to_json()).encode()) > limit:
+            cut = fitted.shorter()
+            if cut is None:
+                raise ValueError(f"a summary of {len(text.encode())} bytes cannot be cut to {limit}")
+            fitted = cut
+        return text
+
+    def shorter(self) -> Self | None:
+        """Without what matters least in it; None where nothing can go."""
+        return None
+
+    @classmethod
+    def from_message(cls, text: str) -> Self | None:
+        """What a termination message says; None where it is none of these (a killed container leaves none)."""
+        try:
+            return cls.model_validate_json(text)
+        except ValueError:
+            return None
+
+
 class Failure(Shape):
     """`type` is the exception's class, `frames` the last of the stack in code outside of libraries, innermost last."""
 
     type: str
     message: str
     frames: tuple[str, ...] = ()
+
+    def without_outer_frame(self) -> Failure:
+        return self.model_copy(update={"frames": self.frames[1:]})
+
+    def shorter(self) -> Failure | None:
+        """With three quarters of its message; None where that is a few letters."""
+        return self.model_copy(update={"message": cut(self.message)}) if len(self.message) > 8 else None
+
+
+def cut(text: str) -> str:
+    """Its first three quarters."""
+    return text[: len(text) * 3 // 4] + "…"
 
 
 class PartFigures(Shape):
@@ -337,7 +375,7 @@ class PartFigures(Shape):
     metrics: Mapping[str, float] = Field(default_factory=dict)
 
 
-class Summary(Shape):
+class Summary(Message):
     """A pod's termination message. `artifact`, `metrics` and what follows are those of rank 0's pod when it succeeded:
     `slices` of the test rows, `classes` those told worst; `log` is the end of what its ranks printed."""
 
@@ -355,38 +393,20 @@ class Summary(Shape):
     failure: Failure | None = None
     log: tuple[str, ...] = ()
 
-    def to_message(self, limit: int = SUMMARY_BYTES) -> str:
-        """As JSON of at most `limit` bytes: first the log's earlier lines go, then the outer frames, the last of the
-        classes and slices, metrics, the message's end."""
-        fitted = self
-        text = fitted.to_json()
-        while len(text.encode()) > limit:
-            failure = fitted.failure
-            if fitted.log:
-                update: dict[str, object] = {"log": fitted.log[1:]}
-            elif failure and failure.frames:
-                update = {"failure": failure.model_copy(update={"frames": failure.frames[1:]})}
-            elif fitted.classes or fitted.slices:
-                named = "classes" if fitted.classes else "slices"
-                update = {named: getattr(fitted, named)[:-1]}
-            elif fitted.metrics:
-                update = {"metrics": dict(list(fitted.metrics.items())[: len(fitted.metrics) // 2])}
-            elif failure and len(failure.message) > 8:
-                shorter = failure.message[: len(failure.message) * 3 // 4] + "…"
-                update = {"failure": failure.model_copy(update={"message": shorter})}
-            else:
-                raise ValueError(f"a summary of {len(text.encode())} bytes cannot be cut to {limit}")
-            fitted = fitted.model_copy(update=update)
-            text = fitted.to_json()
-        return text
-
-    @classmethod
-    def from_message(cls, text: str) -> Summary | None:
-        """What a termination message says; None where it is no summary (a crash of the container leaves none)."""
-        try:
-            return cls.model_validate_json(text)
-        except ValueError:
-            return None
+    def shorter(self) -> Summary | None:
+        """First the log's earlier lines go, then the outer frames, the last of the classes and slices, metrics, the
+        message's end."""
+        if self.log:
+            return self.model_copy(update={"log": self.log[1:]})
+        if self.failure and self.failure.frames:
+            return self.model_copy(update={"failure": self.failure.without_outer_frame()})
+        if self.classes or self.slices:
+            named = "classes" if self.classes else "slices"
+            return self.model_copy(update={named: getattr(self, named)[:-1]})
+        if self.metrics:
+            return self.model_copy(update={"metrics": dict(list(self.metrics.items())[: len(self.metrics) // 2])})
+        failure = self.failure.shorter() if self.failure else None
+        return self.model_copy(update={"failure": failure}) if failure else None
 
 
 class RankState(Shape):

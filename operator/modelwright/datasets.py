@@ -14,7 +14,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from modelwright.contract import SUMMARY_BYTES, Failure, Published, Shape, Split, StoreAccess
+from modelwright.contract import Failure, Message, Published, Shape, Split, StoreAccess
 
 COMMAND = ("dataset",)
 """Arguments of the trainer image's entry point."""
@@ -181,7 +181,7 @@ def folder_of(manifest_uri: str) -> str:
     return manifest_uri.rsplit("/", 2)[0]
 
 
-class DatasetSummary(Shape):
+class DatasetSummary(Message):
     """The termination message of the Job's pod. `bytes` is the size of all shards, `classes` the rows of the classes
     that have most, `failed_checks` whether it failed by the checks that the user wrote."""
 
@@ -198,30 +198,13 @@ class DatasetSummary(Shape):
     failed_checks: bool = False
     failure: Failure | None = None
 
-    def to_message(self, limit: int = SUMMARY_BYTES) -> str:
-        """As JSON of at most `limit` bytes: first the outer frames go, then the smallest classes, the last warnings,
-        and the message's end."""
-        fitted = self
-        while len((text := fitted.to_json()).encode()) > limit:
-            failure = fitted.failure
-            if failure and failure.frames:
-                update: dict[str, object] = {"failure": failure.model_copy(update={"frames": failure.frames[1:]})}
-            elif len(fitted.classes) > 10 or (fitted.classes and not fitted.warnings):
-                update = {"classes": dict(list(fitted.classes.items())[: len(fitted.classes) // 2])}
-            elif fitted.warnings:
-                update = {"warnings": fitted.warnings[:-1]}
-            elif failure and len(failure.message) > 8:
-                shorter = failure.message[: len(failure.message) * 3 // 4] + "…"
-                update = {"failure": failure.model_copy(update={"message": shorter})}
-            else:
-                raise ValueError(f"a summary of {len(text.encode())} bytes cannot be cut to {limit}")
-            fitted = fitted.model_copy(update=update)
-        return text
-
-    @classmethod
-    def from_message(cls, text: str) -> DatasetSummary | None:
-        """What a termination message says; None where it is no summary (a killed container leaves none)."""
-        try:
-            return cls.model_validate_json(text)
-        except ValueError:
-            return None
+    def shorter(self) -> DatasetSummary | None:
+        """First the outer frames go, then the smallest classes, the last warnings, and the message's end."""
+        if self.failure and self.failure.frames:
+            return self.model_copy(update={"failure": self.failure.without_outer_frame()})
+        if len(self.classes) > 10 or (self.classes and not self.warnings):
+            return self.model_copy(update={"classes": dict(list(self.classes.items())[: len(self.classes) // 2])})
+        if self.warnings:
+            return self.model_copy(update={"warnings": self.warnings[:-1]})
+        failure = self.failure.shorter() if self.failure else None
+        return self.model_copy(update={"failure": failure}) if failure else None

@@ -20,7 +20,7 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from modelwright.artifact import model_folder
-from modelwright.contract import SUMMARY_BYTES, Failure, Gate, Published, Shape, StoreAccess, Task
+from modelwright.contract import Failure, Gate, Message, Published, Shape, StoreAccess, Task
 
 COMPRESS = ("compress",)
 COMBINE = ("combine",)
@@ -307,7 +307,7 @@ class Size(Shape):
     latency_p50_ms: float | None = None
 
 
-class DerivationSummary(Shape):
+class DerivationSummary(Message):
     """A Job's termination message. `notes` are for the user: which layers a step left alone, and why. `before` and
     `after` are of the step; of the publication, of the parent (or best member) and of the version. `outcome` is an
     `Outcome`'s reason."""
@@ -323,39 +323,24 @@ class DerivationSummary(Shape):
     search: Searched | None = None
     failure: Failure | None = None
 
-    def to_message(self, limit: int = SUMMARY_BYTES) -> str:
-        """As JSON of at most `limit` bytes: first notes go, then the largest of a search's front, then frames, then
-        metrics, then the message's end."""
-        fitted = self
-        while len((text := fitted.to_json()).encode()) > limit:
-            failure = fitted.failure
-            if len(fitted.notes) > 1:
-                update: dict[str, object] = {"notes": (*fitted.notes[:-2], "…")}
-            elif fitted.notes and len(fitted.notes[0]) > 200:
-                update = {"notes": (fitted.notes[0][:200] + "…",)}
-            elif fitted.search and len(fitted.search.front) > 1:
-                update = {"search": fitted.search.model_copy(update={"front": fitted.search.front[:-1]})}
-            elif failure and failure.frames:
-                update = {"failure": failure.model_copy(update={"frames": failure.frames[1:]})}
-            elif fitted.metrics:
-                update = {"metrics": dict(list(fitted.metrics.items())[: len(fitted.metrics) // 2])}
-            elif fitted.before or (fitted.after and fitted.after.metrics):
-                update = {
-                    "before": None,
-                    "after": fitted.after and fitted.after.model_copy(update={"metrics": {}}),
-                }
-            elif failure and len(failure.message) > 8:
-                shorter = failure.message[: len(failure.message) * 3 // 4] + "…"
-                update = {"failure": failure.model_copy(update={"message": shorter})}
-            else:
-                raise ValueError(f"a summary of {len(text.encode())} bytes cannot be cut to {limit}")
-            fitted = fitted.model_copy(update=update)
-        return text
+    def shorter(self) -> DerivationSummary | None:
+        """First notes go, then the largest of a search's front, then frames, then metrics, then the message's end."""
+        update = self._cut()
+        return self.model_copy(update=update) if update else None
 
-    @classmethod
-    def from_message(cls, text: str) -> DerivationSummary | None:
-        """What a termination message says; None where it is no summary (a killed container leaves none)."""
-        try:
-            return cls.model_validate_json(text)
-        except ValueError:
-            return None
+    def _cut(self) -> dict[str, object]:
+        failure, after = self.failure, self.after
+        if len(self.notes) > 1:
+            return {"notes": (*self.notes[:-2], "…")}
+        if self.notes and len(self.notes[0]) > 200:
+            return {"notes": (self.notes[0][:200] + "…",)}
+        if self.search and len(self.search.front) > 1:
+            return {"search": self.search.model_copy(update={"front": self.search.front[:-1]})}
+        if failure and failure.frames:
+            return {"failure": failure.without_outer_frame()}
+        if self.metrics:
+            return {"metrics": dict(list(self.metrics.items())[: len(self.metrics) // 2])}
+        if self.before or (after and after.metrics):
+            return {"before": None, "after": after and after.model_copy(update={"metrics": {}})}
+        message = failure.shorter() if failure else None
+        return {"failure": message} if message else {}

@@ -13,11 +13,11 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Mapping
-from typing import Literal, Self
+from typing import Literal
 
 from pydantic import Field
 
-from modelwright.contract import SUMMARY_BYTES, Shape, StoreAccess
+from modelwright.contract import Message, Shape, StoreAccess, cut
 
 SERVE = ("serve",)
 ANALYSE = ("analyse",)
@@ -78,33 +78,15 @@ class Reason(enum.Enum):
         return next((one for one in cls if one.reason == reason), cls.INTERNAL)
 
 
-class _Message(Shape):
-    """A termination message."""
-
-    @classmethod
-    def from_message(cls, text: str) -> Self | None:
-        """What a termination message says; None where it is none of these (a killed container leaves none)."""
-        try:
-            return cls.model_validate_json(text)
-        except ValueError:
-            return None
-
-
-class ServingFailure(_Message):
+class ServingFailure(Message):
     """`reason` is a `Reason`'s; `message` says what is wrong, where, and what to do."""
 
     reason: str
     message: str
 
-    def to_message(self, limit: int = SUMMARY_BYTES) -> str:
-        """As JSON of at most `limit` bytes; the message's end goes where it is longer."""
-        fitted = self
-        while len((text := fitted.to_json()).encode()) > limit:
-            fitted = fitted._shorter()
-        return text
-
-    def _shorter(self) -> ServingFailure:
-        return self.model_copy(update={"message": self.message[: len(self.message) * 3 // 4] + "…"})
+    def shorter(self) -> ServingFailure | None:
+        """The message's end goes."""
+        return self.model_copy(update={"message": cut(self.message)}) if len(self.message) > 8 else None
 
 
 class ServingRun(Shape):
@@ -213,7 +195,7 @@ class AnalysisRun(Shape):
         return version_label(self.version, self.variant)
 
 
-class AnalysisSummary(_Message):
+class AnalysisSummary(Message):
     """What an analysis measured. Of the `requests` that were sent, `errors` got no answer or another one than 200,
     `wrong_versions` one of another version, `mismatches` one that does not agree with the golden outputs (not judged,
     and counted as `not_comparable`, where the answering pod computes on another kind of hardware). Latencies are those
@@ -232,16 +214,13 @@ class AnalysisSummary(_Message):
     first_error: str | None = None
     failure: ServingFailure | None = None
 
-    def to_message(self, limit: int = SUMMARY_BYTES) -> str:
-        """As JSON of at most `limit` bytes: the ends of its texts go where it is longer."""
-        fitted = self
-        while len((text := fitted.to_json()).encode()) > limit:
-            error, failure = fitted.first_error, fitted.failure
-            if error and len(error) > len(failure.message if failure else ""):
-                fitted = fitted.model_copy(update={"first_error": error[: len(error) * 3 // 4] + "…"})
-            elif failure:
-                fitted = fitted.model_copy(update={"failure": failure._shorter()})
-        return text
+    def shorter(self) -> AnalysisSummary | None:
+        """The end of the longer of its texts goes."""
+        error, failure = self.first_error, self.failure
+        if error and len(error) > len(failure.message if failure else ""):
+            return self.model_copy(update={"first_error": cut(error)})
+        shorter = failure.shorter() if failure else None
+        return self.model_copy(update={"failure": shorter}) if shorter else None
 
 
 class VerifyRun(Shape):
@@ -257,7 +236,7 @@ class VerifyRun(Shape):
     store_patience_seconds: float = Field(default=120.0, ge=0)
 
 
-class VerifySummary(_Message):
+class VerifySummary(Message):
     """What a version in the store is. `ok`: it is that model's and version's, each file is what its digest says, its
     graph loads and its golden samples agree. `metrics` are those of the test split, `classes` the number of classes,
     `bytes` the size of all files. `warnings` as in `ServingStatus`. Where it is not ok, `failure` says why."""
@@ -271,19 +250,13 @@ class VerifySummary(_Message):
     warnings: tuple[ServingWarning, ...] = ()
     failure: ServingFailure | None = None
 
-    def to_message(self, limit: int = SUMMARY_BYTES) -> str:
-        """As JSON of at most `limit` bytes: first the message's end goes, then metrics."""
-        fitted = self
-        while len((text := fitted.to_json()).encode()) > limit:
-            if fitted.failure and len(fitted.failure.message) > 256:
-                fitted = fitted.model_copy(update={"failure": fitted.failure._shorter()})
-            elif fitted.metrics:
-                fitted = fitted.model_copy(update={"metrics": dict(list(fitted.metrics.items())[:-1])})
-            elif fitted.warnings:
-                fitted = fitted.model_copy(update={"warnings": fitted.warnings[:-1]})
-            else:
-                raise ValueError(f"a summary of {len(text.encode())} bytes cannot be cut to {limit}")
-        return text
+    def shorter(self) -> VerifySummary | None:
+        """First the message's end goes, then metrics."""
+        if self.failure and len(self.failure.message) > 256:
+            return self.model_copy(update={"failure": self.failure.shorter()})
+        if self.metrics:
+            return self.model_copy(update={"metrics": dict(list(self.metrics.items())[:-1])})
+        return self.model_copy(update={"warnings": self.warnings[:-1]}) if self.warnings else None
 
 
 REQUESTS = "modelwright_serving_requests"

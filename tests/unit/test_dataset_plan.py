@@ -242,8 +242,9 @@ def test_jobs_and_pods_are_read_from_the_wire() -> None:
     made["metadata"]["uid"] = "j"
     made["status"] = {"conditions": [{"type": "Failed", "status": "True", "message": "words"}]}
     assert job_view(made) == JobView(
-        job.job_name(dataset()), "j", "rows", job.run_hash(dataset()), "Failed", "words", deleting=False
-    )
+        name=job.job_name(dataset()), uid="j", dataset="rows", run_hash=job.run_hash(dataset()), ended="Failed",
+        message="words", deleting=False,
+    )  # fmt: skip
     terminated = {"exitCode": 11, "reason": "Error", "message": "{}"}
     pod = {
         "metadata": {"name": "p", "labels": made["metadata"]["labels"]},

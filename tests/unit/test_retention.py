@@ -31,6 +31,12 @@ NOW = datetime.datetime(2026, 1, 2, tzinfo=datetime.UTC)
 VARIANTS = ("", "int8")
 
 
+def a_job(uid: str, retired: tuple[str, ...], ended: str, message: str) -> CollectView:
+    return CollectView(
+        name="j", uid=uid, model="digits", retired=retired, ended=ended, message=message, deleting=False
+    )  # fmt: skip
+
+
 def version(number: str, variant: str = "", **more: Any) -> VersionView:
     name = model_version_name("digits", number, variant or None)
     uri = f"s3://b/models/team/digits/versions/{number}{'--' + variant if variant else ''}/manifest.json"
@@ -152,7 +158,7 @@ def test_nothing_that_is_kept_is_ever_deleted_and_all_else_is(
         deleted |= {view.key.name for view in there if view.uid in doomed}
         there = [view for view in there if view.uid not in doomed]
         digests = tuple(each.digest for each in step.gone) if step.folders else ()
-        job = CollectView("j", f"j{_}", "digits", digests, "Complete", "", deleting=False) if step.folders else None
+        job = a_job(f"j{_}", digests, "Complete", "") if step.folders else None
     used_names = {name(one) for one in used} | {name(channel)} | {each["name"] for each in held}
     safe = {
         view.key.name for view in first.values()
@@ -205,7 +211,7 @@ def test_a_version_is_written_down_then_deleted_then_collected_and_each_is_said_
     assert collected.folders == ("s3://b/models/team/digits",)
     assert [each.digest for each in collected.gone] == [THREE[0].digest]
     assert collected.status == one.status.retention, "as long as it is under way"
-    job = CollectView("j", "7", "digits", (THREE[0].digest,), "", "", deleting=False)
+    job = a_job("7", (THREE[0].digest,), "", "")
     assert (look(one, THREE[1:], job).end, look(one, THREE[1:], job).folders) == (None, ())
     ended = dataclasses.replace(job, ended="Complete")
     summary = CollectSummary(manifests=1, blobs=4, freed_bytes=100, left_blobs=8, left_bytes=900)
@@ -246,7 +252,7 @@ def test_a_version_that_is_kept_after_all_or_is_another_one_by_now_loses_nothing
 def test_a_collection_that_fails_says_why_and_is_tried_again_in_time() -> None:
     one = model({"keepLast": 2}, retention={"collectedAt": "2026-01-01T12:00:00Z"})
     one = after(one, look(one, THREE))
-    failed = CollectView("j", "7", "digits", (), "Failed", "backoff limit", deleting=False)
+    failed = a_job("7", (), "Failed", "backoff limit")
     made = look(one, THREE[1:], failed, CollectSummary(failure="s3://b: no access").to_message())
     assert made.status is not None
     assert (made.status.message, len(made.status.retiring or ())) == ("s3://b: no access", 1)

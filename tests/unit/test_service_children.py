@@ -12,8 +12,8 @@ from modelwright import serving
 from modelwright.api.inference_service import InferenceService
 from modelwright.api.model import Model
 from modelwright.controllers.inferenceservice import children, resolve
-from modelwright.controllers.inferenceservice.children import Reach
 from modelwright.controllers.modelversion.observed import VersionView
+from modelwright.controllers.podspec import Reach, reach
 from modelwright.kube.resources import Key
 from modelwright.settings import Settings, StorageDefaults
 
@@ -164,6 +164,6 @@ def test_a_newer_operators_image_is_for_new_revisions_only() -> None:
 
 
 def test_what_the_spec_leaves_out_of_the_store_is_the_operators() -> None:
-    assert resolve.reach(None, SETTINGS) == Reach("https://s3", None, "mine")
+    assert reach(None, SETTINGS) == Reach("https://s3", None, "mine")
     said = service(storage={"secretRef": {"name": "theirs"}}).spec.storage
-    assert resolve.reach(said, SETTINGS).secret == "theirs"  # noqa: S105 - a name
+    assert reach(said, SETTINGS).secret == "theirs"  # noqa: S105 - a name

@@ -14,13 +14,14 @@ from modelwright.contract import Split, StoreAccess
 from modelwright.controllers.dataset.observed import DATASET_LABEL, HASH_ANNOTATION
 from modelwright.controllers.podspec import (
     RETRIES,
-    container_security,
+    container,
     failure_policy,
+    job,
     overlaid,
-    pod_security,
+    pod,
+    short_hash,
     store_used,
     template_overlay,
-    without_credentials,
 )
 from modelwright.kube.resources import Object
 from modelwright.settings import Settings
@@ -38,8 +39,7 @@ def run_hash(dataset: Dataset) -> str:
 
 def job_name(dataset: Dataset) -> str:
     """With a hash of the uid: a Dataset that is made again meets no Job of the one before it."""
-    uid = hashlib.sha256(dataset.metadata.uid.encode()).hexdigest()[:5]
-    return f"{dataset.metadata.name}-{uid}-{run_hash(dataset)}"
+    return f"{dataset.metadata.name}-{short_hash(dataset.metadata.uid)}-{run_hash(dataset)}"
 
 
 def dataset_run(dataset: Dataset, storage: StorageStatus) -> datasets.DatasetRun:
@@ -78,44 +78,20 @@ def _split(dataset: Dataset) -> Split | datasets.Given:
 
 def dataset_job(dataset: Dataset, settings: Settings, owner: Object) -> Object:
     storage = store_used(dataset.spec.storage, settings)
-    secret = storage.secret_ref.name if storage.secret_ref else ""
     labels = {"app.kubernetes.io/managed-by": "modelwright", DATASET_LABEL: dataset.metadata.name}
-    container = {
-        "name": CONTAINER,
-        "image": settings.trainer_image,
-        "args": list(datasets.COMMAND),
-        "env": [{"name": datasets.DATASET_VARIABLE, "value": dataset_run(dataset, storage).to_json()}],
-        "envFrom": [{"secretRef": {"name": secret}}] if secret else [],
-        "resources": dataset.spec.resources.to_object() if dataset.spec.resources else {},
-        "terminationMessagePolicy": "File",
-        "securityContext": container_security(),
-        "volumeMounts": [{"name": "scratch", "mountPath": "/tmp"}],  # noqa: S108 - the container's own
-    }
-    pod = {
-        "metadata": {"labels": labels},
-        "spec": {
-            "restartPolicy": "Never",
-            "securityContext": pod_security(),
-            "containers": [container],
-            "volumes": [{"name": "scratch", "emptyDir": {}}],
-        },
-    }
-    overlay = template_overlay(dataset.spec.pod_template)
-    merged = overlaid(pod, overlay)
-    return {
-        "apiVersion": "batch/v1",
-        "kind": "Job",
-        "metadata": {
-            "name": job_name(dataset),
-            "namespace": dataset.metadata.namespace,
-            "labels": labels,
-            "annotations": {HASH_ANNOTATION: run_hash(dataset)},
-            "ownerReferences": [dict(owner)],
-        },
-        "spec": {
-            "backoffLimit": RETRIES,
-            "podReplacementPolicy": "Failed",
-            "podFailurePolicy": failure_policy(CONTAINER),
-            "template": {"metadata": merged["metadata"], "spec": without_credentials(merged["spec"])},
-        },
-    }
+    variables = {datasets.DATASET_VARIABLE: dataset_run(dataset, storage).to_json()}
+    secret = storage.secret_ref.name if storage.secret_ref else ""
+    resources = dataset.spec.resources.to_object() if dataset.spec.resources else {}
+    prepares = container(CONTAINER, settings.trainer_image, datasets.COMMAND, variables, secret, resources=resources)
+    template = {"metadata": {"labels": labels}, "spec": pod(prepares)}
+    return job(
+        job_name(dataset),
+        dataset.metadata.namespace,
+        labels,
+        owner,
+        overlaid(template, template_overlay(dataset.spec.pod_template)),
+        annotations={HASH_ANNOTATION: run_hash(dataset)},
+        backoffLimit=RETRIES,
+        podReplacementPolicy="Failed",
+        podFailurePolicy=failure_policy(CONTAINER),
+    )

@@ -7,12 +7,13 @@ from collections.abc import Sequence
 
 from modelwright.api.dataset import ClassRows, Dataset, DatasetStatus, SplitRows
 from modelwright.api.storage import ArtifactRef, StorageStatus
-from modelwright.contract import Outcome
+from modelwright.controllers import podstate
 from modelwright.controllers.dataset.observed import JobView, PodView
 from modelwright.datasets import DatasetSummary
 from modelwright.kube import conditions
 from modelwright.kube.conditions import State
 
+_MEMORY = "spec.resources.limits.memory"
 _AGAIN = "To try again, change the spec, or delete the Dataset and create it anew"
 
 
@@ -86,7 +87,7 @@ def _under_way(blank: DatasetStatus, source: str, pods: Sequence[PodView]) -> Pl
     if any(pod.phase == "Running" for pod in pods):
         return Plan(running, conditions.in_progress("Succeeded", "Preparing", f"{source} is prepared"))
     if ended is not None:
-        reason, words = _of_pod(ended)
+        reason, words = podstate.why_pod(ended, DatasetSummary.from_message, _MEMORY)
         return Plan(running, conditions.in_progress("Succeeded", reason, f"another try follows: {words}"))
     return Plan(blank, conditions.in_progress("Succeeded", "Preparing", f"{source} is prepared: the pod starts"))
 
@@ -118,18 +119,5 @@ def _succeeded(blank: DatasetStatus, said: DatasetSummary) -> DatasetStatus:
 
 def _why(job: JobView, pods: Sequence[PodView], said: DatasetSummary | None) -> tuple[str, str]:
     """Reason and words of a Job that failed."""
-    if said is not None and said.failure is not None:
-        return ("ChecksFailed" if said.failed_checks else said.outcome), said.failure.message
-    ended = [pod for pod in pods if pod.exit_code]
-    if ended:
-        return _of_pod(ended[-1])
-    return "JobFailed", job.message or "the pods are gone, and left no word"
-
-
-def _of_pod(pod: PodView) -> tuple[str, str]:
-    said = DatasetSummary.from_message(pod.message)
-    if said is not None and said.failure is not None:
-        return said.outcome, said.failure.message
-    if pod.exit_reason == "OOMKilled":
-        return Outcome.OUT_OF_MEMORY.reason, "the container passed its memory limit; raise spec.resources.limits.memory"
-    return "ContainerFailed", f"the container ended with exit code {pod.exit_code}"
+    reason, words = podstate.why(job, pods, said, DatasetSummary.from_message, _MEMORY)
+    return ("ChecksFailed" if said is not None and said.failure and said.failed_checks else reason), words

@@ -6,16 +6,13 @@ operator, whose template may differ, rolls nobody.
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import json
-from collections.abc import Mapping
-from typing import Any
 
 from modelwright import serving
 from modelwright.api.inference_service import InferenceService, Revision
 from modelwright.api.types import seconds
-from modelwright.contract import StoreAccess
+from modelwright.controllers import podspec
 from modelwright.controllers.inferenceservice.observed import (
     ANALYSIS,
     REVISION_LABEL,
@@ -23,13 +20,7 @@ from modelwright.controllers.inferenceservice.observed import (
     SERVER,
     SERVICE_LABEL,
 )
-from modelwright.controllers.podspec import (
-    container_security,
-    overlaid,
-    pod_security,
-    store_bucket,
-    without_credentials,
-)
+from modelwright.controllers.podspec import Reach, overlaid, without_credentials
 from modelwright.kube.resources import Object
 
 TEMPLATE = 2
@@ -47,15 +38,6 @@ _ANALYSIS_SECONDS = 300
 # How long a switch of the Service may go unnoticed by a client of gRPC; more often, reconnecting would be felt.
 _GRPC_CONNECTION_SECONDS = 10.0
 _PLACING = ("nodeSelector", "tolerations", "affinity", "imagePullSecrets", "priorityClassName", "volumes")
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Reach:
-    """How the pods reach the store: as the spec says, or the operator's configuration."""
-
-    endpoint: str | None
-    region: str | None
-    secret: str
 
 
 def revision_name(service: InferenceService, version_digest: str, uri: str) -> str:
@@ -170,14 +152,15 @@ def _pod_spec(service: InferenceService, revision: Revision, reach: Reach) -> Ob
         variant=revision.variant,
         manifest_uri=revision.uri,
         digest=revision.digest,
-        store=_store(revision.uri, reach),
+        store=reach.access(revision.uri),
         lame_duck_seconds=_LAME_DUCK_SECONDS,
         grace_seconds=(grace := max(1.0, drain_seconds)),
         # An age is up to a tenth longer than what is said.
         grpc_connection_age_seconds=min(_GRPC_CONNECTION_SECONDS, grace * 0.8),
     )
+    variables = {serving.SERVING_VARIABLE: run.to_json()}
     container = {
-        **_container(revision.image, serving.SERVE, {serving.SERVING_VARIABLE: run.to_json()}, reach),
+        **podspec.container(CONTAINER, revision.image, serving.SERVE, variables, reach.secret),
         "ports": [
             {"name": "http", "containerPort": serving.PORT},
             {"name": "grpc", "containerPort": serving.GRPC_PORT},
@@ -194,7 +177,7 @@ def _pod_spec(service: InferenceService, revision: Revision, reach: Reach) -> Ob
         },
         "lifecycle": {"preStop": {"sleep": {"seconds": _PRE_STOP_SECONDS}}},
     }  # fmt: skip
-    ours = _pod(container) | {
+    ours = podspec.pod(container) | {
         "terminationGracePeriodSeconds": int(_PRE_STOP_SECONDS + _LAME_DUCK_SECONDS + drain_seconds + _SLACK_SECONDS)
     }
     return {**without_credentials(overlaid(ours, _overlay(service))), "restartPolicy": "Always"}
@@ -227,52 +210,18 @@ def analysis_job(service: InferenceService, revision: Revision, reach: Reach, ow
         variant=revision.variant,
         manifest_uri=revision.uri,
         digest=revision.digest,
-        store=_store(revision.uri, reach),
+        store=reach.access(revision.uri),
         requests=max(1, service.spec.rollout.analysis.before.requests),
         timeout_seconds=_ANALYSIS_SECONDS,
     )
-    container = _container(revision.image, serving.ANALYSE, {serving.ANALYSIS_VARIABLE: run.to_json()}, reach)
-    pod = {**_pod(container), "restartPolicy": "Never"}
-    return {
-        "apiVersion": "batch/v1",
-        "kind": "Job",
-        "metadata": {
-            "name": analysis_name(revision.name),
-            "namespace": namespace,
-            "labels": labels,
-            "ownerReferences": [dict(owner)],
-        },
-        "spec": {
-            "backoffLimit": 2,
-            "activeDeadlineSeconds": _ANALYSIS_SECONDS + 60,
-            "template": {
-                "metadata": {"labels": labels},
-                "spec": {**without_credentials(overlaid(pod, _placed(service))), "restartPolicy": "Never"},
-            },
-        },
-    }
-
-
-def _store(manifest_uri: str, reach: Reach) -> StoreAccess:
-    return StoreAccess(uri=store_bucket(manifest_uri), endpoint=reach.endpoint, region=reach.region)
-
-
-def _container(image: str, arguments: tuple[str, ...], variables: Mapping[str, str], reach: Reach) -> dict[str, Any]:
-    return {
-        "name": CONTAINER,
-        "image": image,
-        "args": list(arguments),
-        "env": [{"name": name, "value": value} for name, value in variables.items()],
-        "envFrom": [{"secretRef": {"name": reach.secret}}] if reach.secret else [],
-        "terminationMessagePolicy": "File",
-        "securityContext": container_security(),
-        "volumeMounts": [{"name": "scratch", "mountPath": "/tmp"}],  # noqa: S108 - the container's own
-    }
-
-
-def _pod(container: Mapping[str, Any]) -> Object:
-    return {
-        "securityContext": pod_security(),
-        "containers": [dict(container)],
-        "volumes": [{"name": "scratch", "emptyDir": {}}],
-    }
+    variables = {serving.ANALYSIS_VARIABLE: run.to_json()}
+    analyses = podspec.container(CONTAINER, revision.image, serving.ANALYSE, variables, reach.secret)
+    return podspec.job(
+        analysis_name(revision.name),
+        namespace,
+        labels,
+        owner,
+        {"metadata": {"labels": labels}, "spec": overlaid(podspec.pod(analyses), _placed(service))},
+        backoffLimit=2,
+        activeDeadlineSeconds=_ANALYSIS_SECONDS + 60,
+    )

@@ -10,6 +10,7 @@ from pydantic import ValidationError
 from modelwright.api.errors import problems
 from modelwright.api.inference_service import InferenceService, InferenceServiceStatus
 from modelwright.api.model import Model
+from modelwright.controllers import podspec
 from modelwright.controllers.inferenceservice import children, resolve
 from modelwright.controllers.inferenceservice.observed import (
     DeploymentView,
@@ -178,7 +179,7 @@ class InferenceServiceController:
 
     async def _act(self, service: InferenceService, obj: Object, made: Plan) -> None:
         owner = owner_reference(INFERENCESERVICES, obj)
-        reach = resolve.reach(service.spec.storage, self._settings)
+        reach = podspec.reach(service.spec.storage, self._settings)
         name, namespace = service.metadata.name, service.metadata.namespace
         for action in made.actions:
             match action:

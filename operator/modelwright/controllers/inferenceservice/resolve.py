@@ -8,11 +8,9 @@ from collections.abc import Mapping
 from modelwright.api.base import StatusRef
 from modelwright.api.inference_service import ABORT, PROMOTE, RETRY, ROLLBACK, InferenceService, Revision
 from modelwright.api.model import Model
-from modelwright.api.storage import StoreReach
 from modelwright.api.types import seconds
 from modelwright.api.versions import model_version_name
 from modelwright.controllers.inferenceservice import children
-from modelwright.controllers.inferenceservice.children import Reach
 from modelwright.controllers.inferenceservice.plan import Wanted
 from modelwright.controllers.modelversion.observed import VersionView
 from modelwright.settings import Settings
@@ -126,15 +124,4 @@ def wanted(
         abort=notes.get(ABORT, ""),
         rollback=notes.get(ROLLBACK, ""),
         retry=notes.get(RETRY, ""),
-    )
-
-
-def reach(stated: StoreReach | None, settings: Settings) -> Reach:
-    """How pods reach the store: what the spec leaves out is the operator's."""
-    defaults = settings.storage
-    stated = stated or StoreReach()
-    return Reach(
-        endpoint=stated.endpoint or defaults.endpoint or None,
-        region=stated.region or defaults.region or None,
-        secret=stated.secret_ref.name if stated.secret_ref else defaults.secret,
     )

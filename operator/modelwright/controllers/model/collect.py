@@ -12,10 +12,9 @@ from collections.abc import Iterable, Sequence
 from modelwright import collection
 from modelwright.api.model import Model
 from modelwright.api.model_retention import Retention, RetiredVersion
-from modelwright.api.storage import StoreReach
 from modelwright.api.types import seconds, to_the_second
-from modelwright.contract import StoreAccess
-from modelwright.controllers.podspec import container_security, pod_security, store_bucket, without_credentials
+from modelwright.controllers.podspec import container, job, pod, reach, short_hash
+from modelwright.controllers.podstate import JobState, annotation_of, job_state, label_of, pod_state
 from modelwright.kube.resources import Object
 from modelwright.settings import Settings
 
@@ -24,18 +23,12 @@ RETIRED_ANNOTATION = "modelwright.dev/retired"
 _DEADLINE_SECONDS = 3600
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class CollectView:
-    """Such a Job. `retired` are digests of the manifests that it removes; `ended` is "Complete", "Failed" or empty,
-    `message` of its failure."""
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class CollectView(JobState):
+    """Such a Job. `retired` are digests of the manifests that it removes."""
 
-    name: str
-    uid: str
     model: str
     retired: tuple[str, ...]
-    ended: str
-    message: str
-    deleting: bool
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -47,31 +40,22 @@ class CollectPodView:
 
 
 def collect_view(obj: Object) -> CollectView:
-    metadata, status = obj["metadata"], obj.get("status") or {}
-    held = {one["type"]: one for one in status.get("conditions") or () if one["status"] == "True"}
     return CollectView(
-        name=metadata["name"],
-        uid=metadata["uid"],
-        model=(metadata.get("labels") or {}).get(COLLECTION_LABEL, ""),
-        retired=tuple((metadata.get("annotations") or {}).get(RETIRED_ANNOTATION, "").split()),
-        ended="Complete" if "Complete" in held else "Failed" if "Failed" in held else "",
-        message=str(held.get("Failed", {}).get("message", "")),
-        deleting=bool(metadata.get("deletionTimestamp")),
+        model=label_of(obj, COLLECTION_LABEL),
+        retired=tuple(annotation_of(obj, RETIRED_ANNOTATION).split()),
+        **dataclasses.asdict(job_state(obj)),
     )
 
 
 def collect_pod_view(obj: Object) -> CollectPodView:
-    message = ""
-    for container in (obj.get("status") or {}).get("containerStatuses") or ():
-        message = str(((container.get("state") or {}).get("terminated") or {}).get("message", "")) or message
-    return CollectPodView((obj["metadata"].get("labels") or {}).get(COLLECTION_LABEL, ""), message)
+    return CollectPodView(label_of(obj, COLLECTION_LABEL), pod_state(obj).message)
 
 
 def job_name(model: Model, last: datetime.datetime | None, gone: Iterable[RetiredVersion]) -> str:
     """The same for the same state of things, so that a Job that was made is not made again."""
-    uid = hashlib.sha256(model.metadata.uid.encode()).hexdigest()[:5]
     state = json.dumps([to_the_second(last) if last else None, sorted(one.digest for one in gone)])
-    return f"{model.metadata.name}-{uid}-collect-{hashlib.sha256(state.encode()).hexdigest()[:8]}"
+    made = hashlib.sha256(state.encode()).hexdigest()[:8]
+    return f"{model.metadata.name}-{short_hash(model.metadata.uid)}-collect-{made}"
 
 
 def collect_job(
@@ -85,50 +69,25 @@ def collect_job(
     work: bool,
 ) -> Object:
     """`gone` are the versions whose artifacts are to go."""
-    stated, defaults = retention.storage or StoreReach(), settings.storage
-    secret = stated.secret_ref.name if stated.secret_ref else defaults.secret
+    reached = reach(retention.storage, settings)
     run = collection.CollectRun(
         folders=tuple(folders),
-        store=StoreAccess(
-            uri=store_bucket(folders[0]),
-            endpoint=stated.endpoint or defaults.endpoint or None,
-            region=stated.region or defaults.region or None,
-        ),
+        store=reached.access(folders[0]),
         retired=tuple(collection.Retired(uri=one.uri, digest=one.digest) for one in gone),
         min_age_seconds=seconds(retention.min_age),
         work=work,
     )
     labels = {"app.kubernetes.io/managed-by": "modelwright", COLLECTION_LABEL: model.metadata.name}
-    container = {
-        "name": "collect",
-        "image": settings.server_image,
-        "args": list(collection.COLLECT),
-        "env": [{"name": collection.COLLECT_VARIABLE, "value": run.to_json()}],
-        "envFrom": [{"secretRef": {"name": secret}}] if secret else [],
-        "terminationMessagePolicy": "File",
-        "securityContext": container_security(),
-        "volumeMounts": [{"name": "scratch", "mountPath": "/tmp"}],  # noqa: S108 - the container's own
-    }
-    pod = {
-        "restartPolicy": "Never",
-        "securityContext": pod_security(),
-        "containers": [container],
-        "volumes": [{"name": "scratch", "emptyDir": {}}],
-    }
+    variables = {collection.COLLECT_VARIABLE: run.to_json()}
+    collects = container("collect", settings.server_image, collection.COLLECT, variables, reached.secret)
     last = model.status.retention.collected_at if model.status.retention else None
-    return {
-        "apiVersion": "batch/v1",
-        "kind": "Job",
-        "metadata": {
-            "name": job_name(model, last, gone),
-            "namespace": model.metadata.namespace,
-            "labels": labels,
-            "annotations": {RETIRED_ANNOTATION: " ".join(one.digest for one in gone)},
-            "ownerReferences": [dict(owner)],
-        },
-        "spec": {
-            "backoffLimit": 2,
-            "activeDeadlineSeconds": _DEADLINE_SECONDS,
-            "template": {"metadata": {"labels": labels}, "spec": without_credentials(pod)},
-        },
-    }
+    return job(
+        job_name(model, last, gone),
+        model.metadata.namespace,
+        labels,
+        owner,
+        {"metadata": {"labels": labels}, "spec": pod(collects)},
+        annotations={RETIRED_ANNOTATION: " ".join(one.digest for one in gone)},
+        backoffLimit=2,
+        activeDeadlineSeconds=_DEADLINE_SECONDS,
+    )

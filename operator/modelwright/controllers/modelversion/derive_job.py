@@ -6,12 +6,10 @@ so an operator that was started again makes the same Job, and whoever makes it t
 
 from __future__ import annotations
 
-import hashlib
 from typing import Any
 
 from modelwright import derivation
 from modelwright.api.model_version import ModelVersion
-from modelwright.api.storage import StorageStatus
 from modelwright.api.version_combine import Combine
 from modelwright.api.version_compress import Compress
 from modelwright.api.version_evaluation import VersionGate
@@ -22,13 +20,14 @@ from modelwright.controllers.modelversion.derive_observed import DERIVED_LABEL, 
 from modelwright.controllers.modelversion.derive_steps import step, target
 from modelwright.controllers.podspec import (
     RETRIES,
-    container_security,
+    access,
+    container,
     failure_policy,
+    job,
     overlaid,
-    pod_security,
-    store_bucket,
+    pod,
+    short_hash,
     template_overlay,
-    without_credentials,
 )
 from modelwright.kube.resources import Object
 
@@ -45,8 +44,7 @@ def stages(version: ModelVersion) -> tuple[str, ...]:
 
 def stage_job_name(version: ModelVersion, stage: int) -> str:
     """With a hash of the uid: a version that is made again meets no Job of the one before it."""
-    uid = hashlib.sha256(version.metadata.uid.encode()).hexdigest()[:5]
-    return f"{version.metadata.name}-{uid}-{stages(version)[stage].lower()}-{stage}"
+    return f"{version.metadata.name}-{short_hash(version.metadata.uid)}-{stages(version)[stage].lower()}-{stage}"
 
 
 def derivation_run(
@@ -123,9 +121,7 @@ def _evaluation(version: ModelVersion) -> derivation.DerivedEvaluation:
 
 
 def _data(pinned: EvaluationData) -> derivation.NamedData:
-    there = pinned.storage
-    reach = StoreAccess(uri=store_bucket(there.uri), endpoint=there.endpoint, region=there.region)
-    return derivation.NamedData(uri=pinned.artifact.uri, digest=pinned.artifact.digest, store=reach)
+    return derivation.NamedData(uri=pinned.artifact.uri, digest=pinned.artifact.digest, store=access(pinned.storage))
 
 
 def _gate(stated: VersionGate, against: Compared | None) -> derivation.DerivedGate:
@@ -143,50 +139,25 @@ def stage_job(version: ModelVersion, stage: int, image: str, owner: Object) -> O
     asked: Import | Compress | Combine | None = source.import_ or source.compress or source.combine
     assert asked is not None  # noqa: S101 - only derived versions have stages
     arguments = derivation.COMPRESS if source.compress is not None else stages(version)
-    container = arguments[0]
+    name, storage = arguments[0], version.status.storage
     labels = {"app.kubernetes.io/managed-by": "modelwright", DERIVED_LABEL: version.metadata.name}
-    pod = {
-        "metadata": {"labels": labels},
-        "spec": {
-            "restartPolicy": "Never",
-            "securityContext": pod_security(),
-            "containers": [
-                {
-                    "name": container,
-                    "image": image,
-                    "args": list(arguments),
-                    "env": [
-                        {"name": derivation.DERIVATION_VARIABLE, "value": derivation_run(version, stage).to_json()}
-                    ],
-                    "envFrom": _credentials(version.status.storage),
-                    "resources": asked.resources.to_object() if asked.resources else {},
-                    "terminationMessagePolicy": "File",
-                    "securityContext": container_security(),
-                    "volumeMounts": [{"name": "scratch", "mountPath": "/tmp"}],  # noqa: S108 - the container's own
-                }
-            ],
-            "volumes": [{"name": "scratch", "emptyDir": {}}],
-        },
-    }
-    merged = overlaid(pod, template_overlay(asked.pod_template))
-    return {
-        "apiVersion": "batch/v1",
-        "kind": "Job",
-        "metadata": {
-            "name": stage_job_name(version, stage),
-            "namespace": version.metadata.namespace,
-            "labels": labels,
-            "annotations": {STAGE_ANNOTATION: str(stage)},
-            "ownerReferences": [dict(owner)],
-        },
-        "spec": {
-            "backoffLimit": RETRIES,
-            "podReplacementPolicy": "Failed",
-            "podFailurePolicy": failure_policy(container),
-            "template": {"metadata": merged["metadata"], "spec": without_credentials(merged["spec"])},
-        },
-    }
-
-
-def _credentials(storage: StorageStatus | None) -> list[Object]:
-    return [{"secretRef": {"name": storage.secret_ref.name}}] if storage and storage.secret_ref else []
+    works = container(
+        name,
+        image,
+        arguments,
+        {derivation.DERIVATION_VARIABLE: derivation_run(version, stage).to_json()},
+        storage.secret_ref.name if storage and storage.secret_ref else "",
+        resources=asked.resources.to_object() if asked.resources else {},
+    )
+    template = {"metadata": {"labels": labels}, "spec": pod(works)}
+    return job(
+        stage_job_name(version, stage),
+        version.metadata.namespace,
+        labels,
+        owner,
+        overlaid(template, template_overlay(asked.pod_template)),
+        annotations={STAGE_ANNOTATION: str(stage)},
+        backoffLimit=RETRIES,
+        podReplacementPolicy="Failed",
+        podFailurePolicy=failure_policy(name),
+    )

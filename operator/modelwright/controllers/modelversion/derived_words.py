@@ -11,11 +11,13 @@ from modelwright.api.storage import ArtifactStatus
 from modelwright.api.types import figure
 from modelwright.api.version_status import ModelSize, SearchedCandidate, VersionOrigin, VersionSearch, VersionSize
 from modelwright.contract import Outcome
+from modelwright.controllers import podstate
 from modelwright.controllers.modelversion.derive_job import stages
 from modelwright.controllers.modelversion.derive_observed import StageJobView, StagePodView
 from modelwright.derivation import DerivationSummary, Size
 
 AGAIN = "A version is immutable: delete it, mend what is wrong, and create it again"
+_MEMORY = "resources.limits.memory of the source"
 _MOST_METRICS = 32
 
 
@@ -60,7 +62,7 @@ def waits(pods: Sequence[StagePodView]) -> str:
         return "runs"
     ended = next((pod for pod in pods if pod.exit_code), None)
     if ended is not None:
-        return f"is tried again: {_of_pod(ended)[1]}"
+        return f"is tried again: {podstate.why_pod(ended, DerivationSummary.from_message, _MEMORY)[1]}"
     return "begins: the pod starts"
 
 
@@ -73,22 +75,7 @@ def summary(pods: Sequence[StagePodView]) -> DerivationSummary | None:
 
 def why(job: StageJobView, pods: Sequence[StagePodView], said: DerivationSummary | None) -> tuple[str, str]:
     """Reason and words of a Job that failed."""
-    if said is not None and said.failure is not None:
-        return said.outcome, said.failure.message
-    ended = [pod for pod in pods if pod.exit_code]
-    if ended:
-        return _of_pod(ended[-1])
-    return "JobFailed", job.message or "the pods are gone, and left no word"
-
-
-def _of_pod(pod: StagePodView) -> tuple[str, str]:
-    said = DerivationSummary.from_message(pod.message)
-    if said is not None and said.failure is not None:
-        return said.outcome, said.failure.message
-    if pod.exit_reason == "OOMKilled":
-        words = "the container passed its memory limit; raise resources.limits.memory of the source"
-        return Outcome.OUT_OF_MEMORY.reason, words
-    return "ContainerFailed", f"the container ended with exit code {pod.exit_code}"
+    return podstate.why(job, pods, said, DerivationSummary.from_message, _MEMORY)
 
 
 def shown(version: ModelVersion) -> frozenset[str]:

@@ -6,6 +6,7 @@ import dataclasses
 from typing import Any
 
 from modelwright.api.versions import model_version_name
+from modelwright.controllers.podstate import UNSCHEDULABLE, JobState, job_state, label_of, pod_state
 from modelwright.kube.resources import Key, Object
 
 VERSION_LABEL = "modelwright.dev/modelversion"
@@ -45,15 +46,11 @@ class VersionView:
         return self.ready and not self.deleting and not self.retracted
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class CheckView:
-    """The Job that checks an imported artifact. `ended` is "Complete", "Failed" or empty, `message` of its failure."""
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class CheckView(JobState):
+    """The Job that checks an imported artifact."""
 
-    name: str
-    uid: str
     version: str
-    ended: str
-    message: str
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -108,27 +105,12 @@ def _needed(spec: Object) -> dict[str, Any]:
 
 
 def check_view(obj: Object) -> CheckView:
-    metadata, status = obj["metadata"], obj.get("status") or {}
-    held = {one["type"]: one for one in status.get("conditions") or () if one["status"] == "True"}
-    return CheckView(
-        name=metadata["name"],
-        uid=metadata["uid"],
-        version=(metadata.get("labels") or {}).get(VERSION_LABEL, ""),
-        ended="Complete" if "Complete" in held else "Failed" if "Failed" in held else "",
-        message=str(held.get("Failed", {}).get("message", "")),
-    )
+    return CheckView(version=label_of(obj, VERSION_LABEL), **dataclasses.asdict(job_state(obj)))
 
 
 def check_pod_view(obj: Object) -> CheckPodView:
-    metadata, status = obj["metadata"], obj.get("status") or {}
-    waits = message = ""
-    for container in status.get("containerStatuses") or ():
-        state = container.get("state") or {}
-        waiting, ended = state.get("waiting") or {}, state.get("terminated") or {}
-        # "ContainerCreating" is on its way; all else says more.
-        waits = f"{waiting['reason']}: {waiting['message']}" if waiting.get("message") else waits
-        message = str(ended.get("message", "")) or message
-    for condition in status.get("conditions") or ():
-        if condition["type"] == "PodScheduled" and condition["status"] == "False":
-            waits = str(condition.get("message", ""))
-    return CheckPodView(version=(metadata.get("labels") or {}).get(VERSION_LABEL, ""), waits=waits, message=message)
+    state = pod_state(obj)
+    # A scheduler's words say all; what a container waits for is said by reason and words.
+    told = state.waits_reason in ("", UNSCHEDULABLE)
+    waits = state.waits if told else f"{state.waits_reason}: {state.waits}"
+    return CheckPodView(version=label_of(obj, VERSION_LABEL), waits=waits, message=state.message)

@@ -6,13 +6,12 @@ All have the attempt's name and are made once: an attempt that was written down 
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 from collections.abc import Mapping
 from pathlib import PurePosixPath
 from typing import Any
 
 from modelwright.contract import COMMAND, JOB_PATH, MASTER_PORT, PROGRESS_PORT, Outcome, TrainingRun
-from modelwright.controllers.podspec import container_security, overlaid, pod_security, without_credentials
+from modelwright.controllers.podspec import container_security, overlaid, pod_security, short_hash, without_credentials
 from modelwright.controllers.trainingjob import grace, owncode
 from modelwright.controllers.trainingjob.observed import (
     ATTEMPT_LABEL,
@@ -61,7 +60,7 @@ def attempt_name(job: str, uid: str, attempt: int) -> str:
     A TrainingJob that is deleted and made again must not meet the children of the one before it: they are collected
     later, and a kubelet that knows an immutable ConfigMap of that name mounts the old content into new pods (measured).
     """
-    return f"{job}-{hashlib.sha256(uid.encode()).hexdigest()[:5]}-{attempt}"
+    return f"{job}-{short_hash(uid)}-{attempt}"
 
 
 def master(job: str, uid: str, attempt: int) -> str:

@@ -18,7 +18,7 @@ from modelwright.api.dataset import Dataset
 from modelwright.api.evaluation import SHARES, Gate
 from modelwright.api.tasks import WITHOUT_TARGET, Task, problems
 from modelwright.api.training_job import TrainingData, TrainingJob
-from modelwright.controllers.podspec import store_bucket
+from modelwright.controllers.podspec import access
 from modelwright.controllers.trainingjob.records import Plan
 from modelwright.kube import conditions
 
@@ -129,9 +129,7 @@ def settled(made: Plan, seen: TrainingData | Missing) -> Plan:
 
 def contract_data(data: TrainingData, task: Task | None = None) -> contract.Data:
     """What the pods are told. `task` is the job's own."""
-    there = data.storage
-    reach = contract.StoreAccess(uri=store_bucket(there.uri), endpoint=there.endpoint, region=there.region)
-    made = contract.Data(uri=data.artifact.uri, digest=data.artifact.digest, store=reach)
+    made = contract.Data(uri=data.artifact.uri, digest=data.artifact.digest, store=access(data.storage))
     return made if task is None else made.model_copy(update={"task": task})
 
 
