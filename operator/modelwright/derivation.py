@@ -19,7 +19,7 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from modelwright.artifact import model_folder
+from modelwright import artifact
 from modelwright.contract import Failure, Gate, Message, Published, Shape, StoreAccess, Task
 
 COMPRESS = ("compress",)
@@ -226,6 +226,12 @@ class _Derivation(Shape):
     evaluation: DerivedEvaluation = DerivedEvaluation()
     seed: int = Field(default=0, ge=0, lt=2**32)
 
+    @property
+    def manifest_uri(self) -> str:
+        """Where the version is published."""
+        to = self.publish
+        return artifact.manifest_uri(self.store.uri, self.namespace, to.model, to.version, to.variant)
+
     def fingerprint(self) -> str:
         """A sha256 over what decides the version that is made: two runs that share it were asked for the same thing."""
         apart = {"namespace", "name", "uid", "store", "evaluation", "stage"}
@@ -256,7 +262,7 @@ class CompressRun(_Derivation):
     @property
     def work_folder(self) -> str:
         """Where the stages leave what they made, as a URI; it is removed after the publication."""
-        folder = model_folder(self.store.uri, self.namespace, self.publish.model)
+        folder = artifact.model_folder(self.store.uri, self.namespace, self.publish.model)
         return f"{folder}/work/{self.fingerprint().removeprefix('sha256:')[:32]}"
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from modelwright.artifact import (
     SCORE,
     DataLineage,
     Manifest,
+    Onnx,
 )
 from modelwright.contract import WITHOUT_TARGET, Data, Split, Task
 from modelwright.datasets import DatasetManifest, manifest_path
@@ -177,20 +179,18 @@ def latency_p50_ms(session: Session, table: Table, rows: Rows) -> float:
     return float(np.median(taken[_TIMED:]) * 1e3)
 
 
-def size(version: Manifest, folder: Path, session: Session, of: Material, found: Measured) -> Size:
-    """Of a version whose files are in `folder`; `found` is what was measured of it."""
-    onnx = version.formats.onnx
-    assert onnx is not None  # noqa: S101 - it has a session
-    sizes = {file.path: file.size for file in version.files}
-    weights = sum(sizes[path] for path in (onnx.weights, onnx.packed) if path)
+def size(folder: Path, onnx: Onnx, session: Session, of: Material, figures: Mapping[str, float]) -> Size:
+    """Of a version whose files are in `folder`; `figures` are what was measured of it."""
+    weights = sum((folder / name).stat().st_size for name in (onnx.weights, onnx.packed) if name)
+    graph = (folder / onnx.path).stat().st_size
     tensors = onnxgraph.tensors(folder, onnx)
     return Size(
-        bytes=sizes[onnx.path] + weights,
-        weights_bytes=weights or sizes[onnx.path],
+        bytes=graph + weights,
+        weights_bytes=weights or graph,
         parameters=sum(one.size for one in tensors.values()),
         nonzero=sum(int(np.count_nonzero(one)) for one in tensors.values()),
-        metrics=found.figures,
-        latency_p50_ms=latency_p50_ms(session, of.table, of.parts["train"]),
+        metrics=figures,
+        latency_p50_ms=round(latency_p50_ms(session, of.table, of.parts["train"]), 4),
     )
 
 

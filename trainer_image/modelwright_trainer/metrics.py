@@ -40,22 +40,28 @@ class Measured:
     details: dict[str, Any] = dataclasses.field(default_factory=dict)
 
     def interval(self, name: str) -> tuple[float, float] | None:
-        """Between which figures 95 % of resamples lie (percentile bootstrap, Efron 1979), drawn from a fixed seed; None
-        where there is no such figure, or more rows than `SMALL`."""
-        if name not in self.figures or self.rows > SMALL:
-            return None
-        generator = np.random.RandomState(0)
-        found = []
-        for _ in range(_RESAMPLES if self.rows <= SMALL // 10 else _FEWER):
-            chosen = generator.randint(0, self.rows, self.rows)
-            try:
-                found.append(self.again(name, chosen))
-            except ValueError:
-                continue
-        if not found:
-            return None
-        low, high = np.percentile(found, [2.5, 97.5])
-        return float(low), float(high)
+        """Between which figures 95 % of resamples lie; None where there is no such figure, or more rows than
+        `SMALL`."""
+        return bootstrap(self.rows, lambda chosen: self.again(name, chosen)) if name in self.figures else None
+
+
+def bootstrap(rows: int, figure: Callable[[Indices], float]) -> tuple[float, float] | None:
+    """Between what 95 % of `figure` of resamples of `rows` rows lie (percentile bootstrap, Efron 1979), drawn from a
+    fixed seed; None where there are more rows than `SMALL`, or no resample has a figure (it raises ValueError)."""
+    if rows > SMALL:
+        return None
+    generator = np.random.RandomState(0)
+    found = []
+    for _ in range(_RESAMPLES if rows <= SMALL // 10 else _FEWER):
+        chosen = generator.randint(0, rows, rows)
+        try:
+            found.append(figure(chosen))
+        except ValueError:
+            continue
+    if not found:
+        return None
+    low, high = np.percentile(found, [2.5, 97.5])
+    return float(low), float(high)
 
 
 def classification(probabilities: Figures, labels: Labels, classes: tuple[str, ...] = ()) -> Measured:

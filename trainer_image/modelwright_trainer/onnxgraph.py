@@ -17,7 +17,7 @@ import onnx
 import onnxruntime
 from modelwright import packing
 from modelwright.artifact import INPUT, ONNX_FILE, WEIGHTS_FILE, Onnx, Tensor
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto, external_data_helper, helper, numpy_helper
 from safetensors.numpy import save_file
 
 OPSET = 21
@@ -151,6 +151,14 @@ def apart(graph: onnx.GraphProto) -> dict[str, Array]:
     del graph.initializer[:]
     graph.initializer.extend(kept)
     return taken
+
+
+def fill(model: onnx.ModelProto, weights: Mapping[str, Array]) -> onnx.ModelProto:
+    """The graph with those initializers in it that lie elsewhere: beside it, or in a container."""
+    for tensor in model.graph.initializer:
+        if external_data_helper.uses_external_data(tensor):
+            tensor.CopyFrom(numpy_helper.from_array(weights[tensor.name], tensor.name))
+    return model
 
 
 def tensors(folder: Path, onnx_: Onnx) -> dict[str, Array]:

@@ -6,19 +6,16 @@ import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import numpy as np
 from modelwright.contract import Outcome
 from modelwright.derivation import DerivedGate
 
 from modelwright_trainer.failures import TrainingFailed
-from modelwright_trainer.metrics import SMALL, Measured
+from modelwright_trainer.metrics import Measured, bootstrap
 
 LOWER_IS_BETTER = frozenset(
     {"log_loss", "calibration_error", "mae", "mse", "rmse", "perplexity", "reconstruction_error"}
 )
 """Of all other metrics more is better."""
-_RESAMPLES = 1000
-_FEWER = 200
 # 0.9 − 0.89 is more than 0.01 in binary.
 _ROUNDING = 1e-9
 
@@ -66,32 +63,13 @@ def difference(metric: str, ours: Measured, theirs: Measured) -> Difference:
     for measured in (ours, theirs):
         if metric not in measured.figures:
             raise ValueError(f"there is no {metric}; the metrics are {', '.join(sorted(measured.figures))}")
-    return Difference(
-        metric, ours.figures[metric], theirs.figures[metric], ours.rows, _interval(metric, ours, theirs)
-    )  # fmt: skip
+    interval = bootstrap(ours.rows, lambda chosen: ours.again(metric, chosen) - theirs.again(metric, chosen))
+    return Difference(metric, ours.figures[metric], theirs.figures[metric], ours.rows, interval)
 
 
 def differences(ours: Measured, theirs: Measured) -> dict[str, Difference]:
     """Of every metric that both have, by name."""
     return {name: difference(name, ours, theirs) for name in ours.figures if name in theirs.figures}
-
-
-def _interval(metric: str, ours: Measured, theirs: Measured) -> tuple[float, float] | None:
-    rows = ours.rows
-    if rows > SMALL:
-        return None
-    generator = np.random.RandomState(0)
-    found = []
-    for _ in range(_RESAMPLES if rows <= SMALL // 10 else _FEWER):
-        chosen = generator.randint(0, rows, rows)
-        try:
-            found.append(ours.again(metric, chosen) - theirs.again(metric, chosen))
-        except ValueError:
-            continue
-    if not found:
-        return None
-    low, high = np.percentile(found, [2.5, 97.5])
-    return float(low), float(high)
 
 
 def check_gates(

@@ -42,9 +42,7 @@ def combine(run: CombineRun, store: Store, scratch: Path) -> DerivationSummary:
     """Combines, evaluates, lets the gates decide, and publishes. Raises MembersDiffer, UserFailed, DataFailed,
     TrainingFailed (GateFailed), Conflict, Damaged, StoreError."""
     began = time.monotonic()
-    uri = artifact.manifest_uri(
-        run.store.uri, run.namespace, run.publish.model, run.publish.version, run.publish.variant
-    )  # fmt: skip
+    uri = run.manifest_uri
     standing = versions.standing(store, uri)
     if standing is not None:
         return _before(run, uri, standing)
@@ -69,7 +67,7 @@ def combine(run: CombineRun, store: Store, scratch: Path) -> DerivationSummary:
     return DerivationSummary(
         outcome=Outcome.SUCCEEDED.reason,
         before=judged.best_size,
-        after=evaluated.size(manifest, folder, made.session, material, judged.ours),
+        after=evaluated.size(folder, made.onnx, made.session, material, judged.ours.figures),
         notes=judged.notes(),
         seconds=round(time.monotonic() - began, 3),
         artifact=published,
@@ -180,7 +178,7 @@ def _judged(run: CombineRun, opened: Sequence[Opened], made: _Made, material: Ma
     }
     at = names.index(next(iter(compared.values()))[0])
     best = opened[at]
-    size = evaluated.size(best.manifest, best.folder, best.session, material, theirs[at])
+    size = evaluated.size(best.folder, best.onnx, best.session, material, theirs[at].figures)
     judged = _Judged(run, names, ours, theirs, compared, size)
     for note in judged.notes():
         print(note, flush=True)

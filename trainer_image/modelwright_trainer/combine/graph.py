@@ -17,11 +17,11 @@ from modelwright.artifact import (
     Onnx,
     Tensor,
 )
-from onnx import external_data_helper, helper, numpy_helper
+from onnx import helper, numpy_helper
 from safetensors.numpy import save_file
 
 from modelwright_trainer.combine.members import MembersDiffer, Opened
-from modelwright_trainer.onnxgraph import IR_VERSION, OPSET, Array, apart, external, infos, renamed, tensors
+from modelwright_trainer.onnxgraph import IR_VERSION, OPSET, Array, apart, external, fill, infos, renamed, tensors
 
 # Of Vote: what decides between classes with as many votes.
 TIE = 1e-3
@@ -30,15 +30,8 @@ _LEAST = 1e-12
 
 def loaded(one: Opened) -> onnx.ModelProto:
     """A member's graph with all of its weights."""
-    stated = one.manifest.formats.onnx
-    assert stated is not None  # noqa: S101 - members are checked for it
-    model = onnx.load(one.folder / stated.path, load_external_data=False)
-    # From wherever they lie: beside the graph, or in a container.
-    weights = tensors(one.folder, stated)
-    for tensor in model.graph.initializer:
-        if external_data_helper.uses_external_data(tensor):
-            tensor.CopyFrom(numpy_helper.from_array(weights[tensor.name], tensor.name))
-    return model
+    model = onnx.load(one.folder / one.onnx.path, load_external_data=False)
+    return fill(model, tensors(one.folder, one.onnx))
 
 
 class Combination:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from modelwright import versions
-from modelwright.artifact import LOGITS, PREDICTION, PROBABILITIES, Manifest, Tensor
+from modelwright.artifact import LOGITS, PREDICTION, PROBABILITIES, Manifest, Onnx, Tensor
 from modelwright.contract import Outcome
 from modelwright.derivation import CombineRun, Member
 from modelwright.store import Store
@@ -39,9 +39,16 @@ class Opened:
     def name(self) -> str:
         return self.member.name
 
+    @property
+    def onnx(self) -> Onnx:
+        """What its manifest says of its graph."""
+        found = self.manifest.formats.onnx
+        assert found is not None  # noqa: S101 - members are checked for it
+        return found
+
     @functools.cached_property
     def session(self) -> Session:
-        return Session(self.folder, self.manifest.formats.onnx)
+        return Session(self.folder, self.onnx)
 
     @property
     def rows(self) -> Tensor:

@@ -7,9 +7,8 @@ from pathlib import Path
 
 import onnx
 from modelwright import artifact
-from onnx import external_data_helper, numpy_helper
 
-from modelwright_trainer import packed
+from modelwright_trainer import onnxgraph, packed
 from modelwright_trainer.compress.state import State
 from modelwright_trainer.compress.work import Work
 
@@ -32,7 +31,4 @@ def whole(work: Work, state: State) -> onnx.ModelProto:
     """The graph with its weights in it."""
     with tempfile.TemporaryDirectory(dir=work.scratch) as folder:
         model = onnx.load_from_string(graph_of(work, state, Path(folder)))
-    for tensor in model.graph.initializer:
-        if external_data_helper.uses_external_data(tensor):
-            tensor.CopyFrom(numpy_helper.from_array(state.weights[tensor.name], tensor.name))
-    return model
+    return onnxgraph.fill(model, state.weights)

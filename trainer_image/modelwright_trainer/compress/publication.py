@@ -14,11 +14,11 @@ import torch
 from modelwright import artifact, versions
 from modelwright.artifact import Ancestor, Derived, Manifest
 from modelwright.contract import Failure, Outcome, Published
-from modelwright.derivation import CompressRun, DerivationSummary, DerivedGate, Step
+from modelwright.derivation import CompressRun, DerivationSummary, DerivedGate, Size, Step
 from modelwright.store import Store
 
 from modelwright_trainer import evaluated, export, paired
-from modelwright_trainer.compress import files, measure, stage, state
+from modelwright_trainer.compress import files, stage, state
 from modelwright_trainer.compress.modules import built
 from modelwright_trainer.compress.state import Saved, State
 from modelwright_trainer.compress.work import Work
@@ -52,9 +52,7 @@ def run(asked: CompressRun, store: Store, scratch: Path) -> DerivationSummary:
     """Publishes, or says again what stands published. Raises GateFailed, ExportMismatch, Conflict, Damaged, StoreError,
     DataFailed."""
     began = time.monotonic()
-    uri = artifact.manifest_uri(
-        asked.store.uri, asked.namespace, asked.publish.model, asked.publish.version, asked.publish.variant
-    )
+    uri = asked.manifest_uri
     standing = versions.standing(store, uri)
     work = stage.prepared(asked, store, scratch)
     folder = scratch / "artifact"
@@ -67,26 +65,27 @@ def run(asked: CompressRun, store: Store, scratch: Path) -> DerivationSummary:
     else:
         found, _ = state.load(store, asked, asked.stage - 1, scratch)
         onnx = files.write(work, found, folder)
-        _agree(work, found, Session(folder, onnx), work.rows)
-    judged = _judged(asked, work, store, Session(folder, onnx), scratch)
-    if judged.failure is not None:
-        return _summary(asked, work, folder, onnx, judged, began)
+    session = Session(folder, onnx)
     if found is not None:
-        made = _completed(asked, work, store, found, onnx, judged, folder)
+        _agree(work, found, session, work.rows)
+    judged = _judged(asked, work, store, session, scratch)
+    sizes = (
+        evaluated.size(work.parent.folder, work.parent.onnx, work.parent_session, work.rows, judged.parent.figures),
+        evaluated.size(folder, onnx, session, work.rows, judged.measured.figures),
+    )
+    if judged.failure is not None:
+        return _summary(asked, judged, sizes, began)
+    if found is not None:
+        made = _completed(asked, work, store, found, session, onnx, judged, folder)
         digest = versions.publish(store, uri, made, folder)
     state.clear(store, asked)
     published = Published(uri=uri, digest=digest)
-    return _summary(asked, work, folder, onnx, judged, began).model_copy(update={"artifact": published})
+    return _summary(asked, judged, sizes, began).model_copy(update={"artifact": published})
 
 
-def _summary(
-    asked: CompressRun, work: Work, folder: Path, onnx: artifact.Onnx, judged: _Judged, began: float
-) -> DerivationSummary:
-    sizes = (measure.of_parent(work), measure.of_files(work, folder, onnx))
-    before, after = (
-        size.model_copy(update={"metrics": one.figures})
-        for size, one in zip(sizes, (judged.parent, judged.measured), strict=True)
-    )
+def _summary(asked: CompressRun, judged: _Judged, sizes: tuple[Size, Size], began: float) -> DerivationSummary:
+    """`sizes` are the parent's and the version's."""
+    before, after = sizes
     return DerivationSummary(
         outcome=(Outcome.GATE_FAILED if judged.failure else Outcome.SUCCEEDED).reason,
         stage=asked.stage,
@@ -122,7 +121,7 @@ def _judged(asked: CompressRun, work: Work, store: Store, session: Session, scra
     named = evaluation.data
     rows = evaluated.material(store, named, manifest, scratch / "evaluation") if named else work.rows
     ours = evaluated.measured(session, manifest, rows, evaluation.split)
-    theirs = evaluated.measured(work.parent.session(), manifest, rows, evaluation.split)
+    theirs = evaluated.measured(work.parent_session, manifest, rows, evaluation.split)
 
     def against(gate: DerivedGate) -> Reference:
         if gate.against is None or gate.against.digest == work.parent.digest:
@@ -141,11 +140,18 @@ def _judged(asked: CompressRun, work: Work, store: Store, session: Session, scra
 
 
 def _completed(
-    asked: CompressRun, work: Work, store: Store, found: State, onnx: artifact.Onnx, judged: _Judged, folder: Path
+    asked: CompressRun,
+    work: Work,
+    store: Store,
+    found: State,
+    session: Session,
+    onnx: artifact.Onnx,
+    judged: _Judged,
+    folder: Path,
 ) -> Manifest:
     """Writes what goes with the graph, and gives the manifest."""
     parent = work.parent.manifest
-    session, split = Session(folder, onnx), asked.evaluation.split
+    split = asked.evaluation.split
     rows = judged.rows.table.features
     chosen = evaluated.golden_rows(judged.rows.table, judged.rows.parts[split], _golden_rows(folder, onnx, rows))
     golden = export.golden_of(session, parent.inputs[0].name, chosen, folder)

@@ -56,7 +56,7 @@ class Work:
         return {}
 
     @functools.cached_property
-    def _teacher(self) -> Session:
+    def parent_session(self) -> Session:
         return self.parent.session()
 
     def teacher(self, features: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
@@ -68,5 +68,5 @@ class Work:
                 f"{self.parent.name} gives {', '.join(sorted(outputs))}, of which nothing can be learned: leave"
                 " distillation out"
             )
-        given = self._teacher.run(features, only=[name])[name]
+        given = self.parent_session.run(features, only=[name])[name]
         return np.log(np.maximum(given, _LEAST_PROBABILITY)) if name == PROBABILITIES else given

@@ -62,8 +62,7 @@ def import_(run: ImportRun, store: Store, scratch: Path) -> DerivationSummary:
                 "files": (*manifest.files, versions.file_entry(path, path.name)),
             }
         )
-    target = run.publish
-    uri = artifact.manifest_uri(run.store.uri, run.namespace, target.model, target.version, target.variant)
+    uri = run.manifest_uri
     published = Published(uri=uri, digest=versions.publish(store, uri, manifest, folder))
     return DerivationSummary(
         outcome=Outcome.SUCCEEDED.reason,

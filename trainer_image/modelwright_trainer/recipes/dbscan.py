@@ -11,23 +11,20 @@ from modelwright.api.recipes import DbscanHyperparameters
 from modelwright.artifact import CLUSTER, DISTANCE, Tensor
 from onnx import TensorProto
 
-from modelwright_trainer import metrics
 from modelwright_trainer.data import Table
 from modelwright_trainer.failures import DataFailed
-from modelwright_trainer.learner import Fitted, Reference, Tell
-from modelwright_trainer.metrics import Measured
-from modelwright_trainer.onnxgraph import Graph, Session, Weights
+from modelwright_trainer.learner import Reference, Tell
+from modelwright_trainer.onnxgraph import Graph, Weights
 from modelwright_trainer.preprocessing import moments, scales, standardized
+from modelwright_trainer.recipes.clusters import AT_ONCE, Clusterer
 from modelwright_trainer.recipes.common import numbers
 from modelwright_trainer.split import Rows
 
-# Numbers that are computed at once.
-_AT_ONCE = 2**23
 _MOST_CORES = 100_000
 _PATH = "trainer.hyperparameters"
 
 
-class Dbscan(Fitted):
+class Dbscan(Clusterer):
     """A row is of the cluster of the nearest core sample, where that is within `eps`, else of none: -1. That is what
     DBSCAN says of core samples and of noise; of a border row within `eps` of two clusters DBSCAN takes the one that it
     came upon first."""
@@ -62,7 +59,7 @@ class Dbscan(Fitted):
                 f"{_PATH}.eps: {len(cores)} training rows are core samples, and each is a part of the model:"
                 f" {_MOST_CORES} are the most; give fewer rows, or take kmeans"
             )
-        self.evaluation_rows = max(1, _AT_ONCE // len(cores))
+        self.evaluation_rows = max(1, AT_ONCE // len(cores))
         return {
             "cores": rows[cores].astype(np.float32),
             "clusters": found.labels_[cores].astype(np.float32),
@@ -103,13 +100,3 @@ class Dbscan(Fitted):
         chosen = graph.node("Where", [near, of, graph.constant("none", np.array(-1, np.float32))], "chosen")
         graph.node("Cast", [chosen], CLUSTER, to=TensorProto.INT64)
         graph.write(self.inputs, self.outputs)
-
-    def measured(self, session: Session, table: Table, rows: Rows) -> Measured:
-        clusters = np.concatenate(
-            [session.run(table.features[piece], only=[CLUSTER])[CLUSTER] for piece in self.pieces(rows)]
-        )
-        return metrics.clusters(lambda chosen: self._standard(table.features[rows[chosen]]), clusters)
-
-    def _standard(self, features: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
-        mean, scale = scales(self._moments)
-        return (features.astype(np.float64) - mean) / scale

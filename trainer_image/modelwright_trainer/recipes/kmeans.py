@@ -10,21 +10,17 @@ import numpy.typing as npt
 from modelwright.api.recipes import KmeansHyperparameters
 from modelwright.artifact import CLUSTER, DISTANCES, Tensor
 
-from modelwright_trainer import metrics
 from modelwright_trainer.data import Table
 from modelwright_trainer.failures import DataFailed
-from modelwright_trainer.learner import Fitted, Reference, Tell
-from modelwright_trainer.metrics import Measured
-from modelwright_trainer.onnxgraph import Graph, Session, Weights
+from modelwright_trainer.learner import Reference, Tell
+from modelwright_trainer.onnxgraph import Graph, Weights
 from modelwright_trainer.preprocessing import moments, scales, standardized
+from modelwright_trainer.recipes.clusters import AT_ONCE, Clusterer
 from modelwright_trainer.recipes.common import numbers
 from modelwright_trainer.split import Rows
 
-# Numbers that are computed at once.
-_AT_ONCE = 2**23
 
-
-class Kmeans(Fitted):
+class Kmeans(Clusterer):
     compared = DISTANCES
 
     def __init__(self, recipe: KmeansHyperparameters, table: Table, train: Rows) -> None:
@@ -40,7 +36,7 @@ class Kmeans(Fitted):
             Tensor(name=CLUSTER, dtype="int64", shape=(None,)),
             Tensor(name=DISTANCES, dtype="float32", shape=(None, recipe.clusters)),
         )
-        self.evaluation_rows = max(1, _AT_ONCE // (recipe.clusters * len(table.names)))
+        self.evaluation_rows = max(1, AT_ONCE // (recipe.clusters * len(table.names)))
         self._moments = moments(table.features, train)
 
     def fit(self, table: Table, train: Rows, tell: Tell) -> Weights:
@@ -75,13 +71,3 @@ class Kmeans(Fitted):
         graph.node("ReduceL2", [apart, graph.constant("columns", np.array([2], np.int64))], DISTANCES, keepdims=0)
         graph.node("ArgMin", [DISTANCES], CLUSTER, axis=1, keepdims=0)
         graph.write(self.inputs, self.outputs)
-
-    def measured(self, session: Session, table: Table, rows: Rows) -> Measured:
-        clusters = np.concatenate(
-            [session.run(table.features[piece], only=[CLUSTER])[CLUSTER] for piece in self.pieces(rows)]
-        )
-        return metrics.clusters(lambda chosen: self._standard(table.features[rows[chosen]]), clusters)
-
-    def _standard(self, features: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
-        mean, scale = scales(self._moments)
-        return (features.astype(np.float64) - mean) / scale
