@@ -7,13 +7,11 @@ from typing import Any
 
 import pytest
 
-from dev import digits
-from dev.demo import BUCKET, ensure_bucket, prepare, s3
-from dev.install import install
+from dev.demo import BUCKET
 from dev.target import Store, Target
 from devcluster.progress import StepFailed, Steps, wait_for
 from tests.e2e.test_compression import API_VERSION, ready, until
-from tests.e2e.training.jobs import Space, condition, failed, small, succeeded, trainer
+from tests.e2e.training.jobs import Space, condition, failed, fresh, small, succeeded, trainer
 
 NAMESPACE = "modelwright-e2e-combination"
 FOLDER = "e2e-combination"
@@ -25,24 +23,17 @@ MEMBERS = {"1.0.0": {"hiddenSizes": "32", "epochs": "6"}, "1.1.0": {"hiddenSizes
 @pytest.fixture(scope="module")
 def space(target: Target, server: Store, refs: Mapping[str, str], steps: Steps) -> Iterator[Space]:
     """A namespace with two versions of the digits."""
-    install(target, refs, server, steps)
-    ensure_bucket(server)
-    digits.upload(s3(server), BUCKET)
-    digits.forget(s3(server), BUCKET, f"{FOLDER}/")
-    prepare(target, server, NAMESPACE)
-    made = Space(target, NAMESPACE)
-    made.kubectl("delete", "inferenceservices,trainingjobs,modelversions,models", "--all", "--wait", timeout=130)
-    names = []
-    for version, given in MEMBERS.items():
-        name = f"digits-v{version.replace('.', '-')}"
-        job = small(name, version)
-        job["spec"] |= {"trainer": trainer(**given), "storage": STORAGE}
-        made.apply(job)
-        names.append(name)
-    for name in names:
-        made.until(name, "trained", succeeded)
-    yield made
-    target.kubectl("delete", "namespace", NAMESPACE, f"{NAMESPACE}-host", "--wait=false")
+    with fresh(target, server, refs, steps, NAMESPACE, FOLDER) as made:
+        names = []
+        for version, given in MEMBERS.items():
+            name = f"digits-v{version.replace('.', '-')}"
+            job = small(name, version)
+            job["spec"] |= {"trainer": trainer(**given), "storage": STORAGE}
+            made.apply(job)
+            names.append(name)
+        for name in names:
+            made.until(name, "trained", succeeded)
+        yield made
 
 
 def combined(version: str, method: str, members: list[dict[str, Any]], **spec: Any) -> dict[str, Any]:

@@ -8,12 +8,10 @@ from typing import Any
 
 import pytest
 
-from dev import digits
-from dev.demo import BUCKET, ensure_bucket, prepare, s3
-from dev.install import install
+from dev.demo import BUCKET
 from dev.target import Store, Target
-from devcluster.progress import StepFailed, Steps, wait_for
-from tests.e2e.training.jobs import Space, condition, failed, files, small, succeeded, trainer
+from devcluster.progress import Steps, wait_for
+from tests.e2e.training.jobs import Space, condition, failed, files, fresh, small, succeeded, trainer
 
 NAMESPACE = "modelwright-e2e-compression"
 FOLDER = "e2e-compression"
@@ -29,24 +27,16 @@ AGAIN = "A version is immutable: delete it, mend what is wrong, and create it ag
 @pytest.fixture(scope="module")
 def space(target: Target, server: Store, refs: Mapping[str, str], steps: Steps) -> Iterator[Space]:
     """A namespace with version 1.0.0 of the digits, under the operator as the chart installs it."""
-    install(target, refs, server, steps)
-    ensure_bucket(server)
-    digits.upload(s3(server), BUCKET)
-    # Versions of a run before this one would stand in the way of another content.
-    digits.forget(s3(server), BUCKET, f"{FOLDER}/")
-    prepare(target, server, NAMESPACE)
-    made = Space(target, NAMESPACE)
-    made.kubectl("delete", "inferenceservices,trainingjobs,modelversions,models", "--all", "--wait", timeout=130)
-    job = small("digits-v1-0-0", "1.0.0")
-    job["spec"] |= {"trainer": trainer(hiddenSizes="128,64", epochs="8"), "storage": STORAGE}
-    made.apply(job)
-    channels = {"small": {"latest": True, "variant": "small"}, "ruined": {"latest": True, "variant": "ruined"}}
-    made.apply({
-        "apiVersion": API_VERSION, "kind": "Model", "metadata": {"name": "digits"}, "spec": {"channels": channels},
-    })  # fmt: skip
-    made.until("digits-v1-0-0", "trained", succeeded)
-    yield made
-    target.kubectl("delete", "namespace", NAMESPACE, f"{NAMESPACE}-host", "--wait=false")
+    with fresh(target, server, refs, steps, NAMESPACE, FOLDER) as made:
+        job = small("digits-v1-0-0", "1.0.0")
+        job["spec"] |= {"trainer": trainer(hiddenSizes="128,64", epochs="8"), "storage": STORAGE}
+        made.apply(job)
+        channels = {"small": {"latest": True, "variant": "small"}, "ruined": {"latest": True, "variant": "ruined"}}
+        made.apply({
+            "apiVersion": API_VERSION, "kind": "Model", "metadata": {"name": "digits"}, "spec": {"channels": channels},
+        })  # fmt: skip
+        made.until("digits-v1-0-0", "trained", succeeded)
+        yield made
 
 
 def version(variant: str, *steps: Mapping[str, Any], of: str = "1.0.0", **spec: Any) -> dict[str, Any]:
@@ -65,19 +55,7 @@ def version(variant: str, *steps: Mapping[str, Any], of: str = "1.0.0", **spec: 
 def until(
     space: Space, name: str, what: str, check: Callable[[dict[str, Any]], bool], seconds: float = 300
 ) -> dict[str, Any]:
-    """Waits until the status of the ModelVersion passes the check, and returns it; else fails with what it was."""
-    last: dict[str, Any] = {}
-
-    def done() -> bool:
-        last.clear()
-        last.update(space.status(name, "modelversion"))
-        return check(last)
-
-    try:
-        wait_for(f"{name}: {what}", done, seconds=seconds, every=0.5)
-    except StepFailed as late:
-        raise AssertionError(f"{late.reason}; its status: {json.dumps(last)}") from late
-    return last
+    return space.until(name, what, check, seconds, "modelversion")
 
 
 def ready(seen: Mapping[str, Any]) -> bool:

@@ -17,7 +17,7 @@ from dev import digits
 from dev.demo import BUCKET, ensure_bucket, prepare, s3
 from dev.install import install
 from dev.target import Store, Target
-from devcluster.progress import StepFailed, Steps, wait_for
+from devcluster.progress import Steps, wait_for
 from tests.e2e.training.jobs import Space, condition, failed, small, succeeded
 
 NAMESPACE = "modelwright-e2e-dataset"
@@ -65,19 +65,7 @@ def dataset(name: str, **spec: Any) -> dict[str, Any]:
 
 
 def until(space: Space, name: str, what: str, check: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
-    """Waits until the status of the Dataset passes the check, and returns it; else fails with what it was."""
-    last: dict[str, Any] = {}
-
-    def done() -> bool:
-        last.clear()
-        last.update(space.status(name, "dataset"))
-        return check(last)
-
-    try:
-        wait_for(f"{name}: {what}", done, seconds=240, every=0.5)
-    except StepFailed as late:
-        raise AssertionError(f"{late.reason}; its status: {json.dumps(last)}") from late
-    return last
+    return space.until(name, what, check, 240, "dataset")
 
 
 def test_a_duplicate_in_another_split_is_told_and_every_row_is_in_the_store_once(

@@ -14,13 +14,11 @@ from safetensors.numpy import save
 from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression
 
-from dev import digits
-from dev.demo import BUCKET, ensure_bucket, prepare, s3
-from dev.install import install
+from dev.demo import BUCKET, s3
 from dev.target import Store, Target
 from devcluster.progress import Steps, wait_for
 from tests.e2e.test_compression import AGAIN, API_VERSION, ready, until
-from tests.e2e.training.jobs import Space, condition, failed
+from tests.e2e.training.jobs import Space, condition, failed, fresh
 
 NAMESPACE = "modelwright-e2e-import"
 FOLDER = "e2e-import"
@@ -31,30 +29,23 @@ RESOURCES = {"requests": {"cpu": "100m", "memory": "384Mi"}}
 @pytest.fixture(scope="module")
 def space(target: Target, server: Store, refs: Mapping[str, str], steps: Steps) -> Iterator[Space]:
     """A namespace with a Dataset of the digits, and foreign files in the store."""
-    install(target, refs, server, steps)
-    ensure_bucket(server)
-    client = s3(server)
-    digits.upload(client, BUCKET)
-    digits.forget(client, BUCKET, f"{FOLDER}/")
-    prepare(target, server, NAMESPACE)
-    made = Space(target, NAMESPACE)
-    made.kubectl("delete", "inferenceservices,modelversions,models,datasets", "--all", "--wait", timeout=130)
-    content = fitted()
-    put(client, "good.onnx", content)
-    put(client, "cut.onnx", content[: len(content) // 2])
-    put(client, "outside.onnx", outside())
-    put(client, "model/config.json", json.dumps({"model_type": "llama"}).encode())
-    put(client, "model/tokenizer.json", b"{}")
-    put(client, "model/model.safetensors", save({"layer": np.ones((8, 8), np.float16)}))
-    made.apply({
-        "apiVersion": API_VERSION, "kind": "Dataset", "metadata": {"name": "digits"},
-        "spec": {
-            "source": {"uri": f"s3://{BUCKET}/raw/digits.parquet"}, "storage": STORAGE,
-            "schema": {"target": "label", "task": "Classification"}, "split": {"seed": 7},
-        },
-    })  # fmt: skip
-    yield made
-    target.kubectl("delete", "namespace", NAMESPACE, f"{NAMESPACE}-host", "--wait=false")
+    with fresh(target, server, refs, steps, NAMESPACE, FOLDER) as made:
+        client = s3(server)
+        content = fitted()
+        put(client, "good.onnx", content)
+        put(client, "cut.onnx", content[: len(content) // 2])
+        put(client, "outside.onnx", outside())
+        put(client, "model/config.json", json.dumps({"model_type": "llama"}).encode())
+        put(client, "model/tokenizer.json", b"{}")
+        put(client, "model/model.safetensors", save({"layer": np.ones((8, 8), np.float16)}))
+        made.apply({
+            "apiVersion": API_VERSION, "kind": "Dataset", "metadata": {"name": "digits"},
+            "spec": {
+                "source": {"uri": f"s3://{BUCKET}/raw/digits.parquet"}, "storage": STORAGE,
+                "schema": {"target": "label", "task": "Classification"}, "split": {"seed": 7},
+            },
+        })  # fmt: skip
+        yield made
 
 
 def put(client: Any, name: str, content: bytes) -> None:

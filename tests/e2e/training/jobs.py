@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import dataclasses
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from modelwright import artifact
@@ -14,9 +15,10 @@ from modelwright.contract import StoreAccess
 from modelwright.store import Store as ArtifactStore
 
 from dev import digits, examples
-from dev.demo import BUCKET
+from dev.demo import BUCKET, ensure_bucket, prepare, s3
+from dev.install import install
 from dev.target import Store, Target
-from devcluster.progress import StepFailed, wait_for
+from devcluster.progress import StepFailed, Steps, wait_for
 
 EXAMPLE = examples.training_job()
 
@@ -87,14 +89,19 @@ class Space:
         return digits.status_of(self.target, kind, name, self.name)
 
     def until(
-        self, name: str, what: str, check: Callable[[dict[str, Any]], bool], seconds: float = 180
+        self,
+        name: str,
+        what: str,
+        check: Callable[[dict[str, Any]], bool],
+        seconds: float = 180,
+        kind: str = "trainingjob",
     ) -> dict[str, Any]:
-        """Waits until the status of the TrainingJob passes the check, and returns it; else fails with what it was."""
+        """Waits until the status of the object passes the check, and returns it; else fails with what it was."""
         last: dict[str, Any] = {}
 
         def done() -> bool:
             last.clear()
-            last.update(self.status(name))
+            last.update(self.status(name, kind))
             return check(last)
 
         try:
@@ -102,6 +109,26 @@ class Space:
         except StepFailed as late:
             raise AssertionError(f"{late.reason}; its status: {json.dumps(last)}") from late
         return last
+
+
+@contextlib.contextmanager
+def fresh(
+    target: Target, server: Store, refs: Mapping[str, str], steps: Steps, namespace: str, folder: str
+) -> Iterator[Space]:
+    """A namespace with the store's credentials, under the operator as the chart installs it, and an empty folder of the
+    store beside the digits."""
+    install(target, refs, server, steps)
+    ensure_bucket(server)
+    digits.upload(s3(server), BUCKET)
+    # Versions of a run before this one would stand in the way of another content.
+    digits.forget(s3(server), BUCKET, f"{folder}/")
+    prepare(target, server, namespace)
+    made = Space(target, namespace)
+    made.kubectl(
+        "delete", "inferenceservices,trainingjobs,modelversions,models,datasets", "--all", "--wait", timeout=130
+    )  # fmt: skip
+    yield made
+    target.kubectl("delete", "namespace", namespace, f"{namespace}-host", "--wait=false")
 
 
 def files(space: Space, server: Store, version: str) -> tuple[dict[str, str], list[dict[str, float]]]:
